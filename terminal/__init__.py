@@ -7,6 +7,7 @@
     check ─ tries all that is set up
     chat ─ a client that uses only the service's API (client):
         choices ─ its user's model, system prompt and options
+        attachments ─ the images that go with the next message
         sessions, transcript ─ the user's chats, and the turns of one
         prompt ─ what is typed
         screen ─ what is shown ─► reply_text ─► rows, which wraps text; colours, for code

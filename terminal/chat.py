@@ -14,6 +14,7 @@ import auth
 from providers.options import OPTIONS
 from settings import SettingError, command
 from terminal import commands
+from terminal.attachments import STANDARD_INPUT, Attachments, completed
 from terminal.choices import Choices
 from terminal.client import LOST, NOT_PARLEY, Client, Event, Refused, with_reason
 from terminal.prompt import open_history, read_typed, unquoted
@@ -41,6 +42,10 @@ Chats
   /rename TITLE    give this chat another title
   /delete          delete this chat; /delete 3 deletes number 3 of the last list
 
+Images
+  /attach FILE     send this JPEG or PNG with your next message
+  /attach          list what goes with it; /attach none removes all
+
 Settings, which apply from the next reply
   /model           list the models; /model ID chooses one
   /system TEXT     set the system prompt; /system default removes it
@@ -50,7 +55,7 @@ Settings, which apply from the next reply
 
 Typing
   \"""              start and end a message of several lines
-  Tab              complete a command, a model or an option
+  Tab              complete a command, a model, an option or a file
   /quit            leave (or /bye, /exit, Ctrl-D)
   To send a line that begins with /, put a space first."""
 
@@ -64,6 +69,7 @@ class Chat:
         self.choices = Choices(client, self.screen, **fields)
         self.transcript = Transcript(client, self.screen, self.follow)
         self.sessions = Sessions(client, self.screen)
+        self.attachments = Attachments(client, self.screen)
         # `commands` have no arguments, those in `commands_with_words` may have some.
         self.commands: dict[str, Callable[[], None]] = {
             "/retry": functools.partial(self.ask_again, "/retry"),
@@ -77,6 +83,7 @@ class Chat:
             "/?": self.help,
         }
         self.commands_with_words: dict[str, Callable[[str], None]] = {
+            "/attach": self.attachments.choose,
             "/model": self.choices.choose_model,
             "/system": self.choices.choose_system,
             "/set": self.choices.choose_option,
@@ -172,6 +179,7 @@ class Chat:
         self.screen.say(f"{chat} with {model} at {self.client.url}, /? for help")
         if self.client.session_id:
             self.transcript.show_last()
+        self.attachments.tell()
 
     # What is typed
 
@@ -205,20 +213,29 @@ class Chat:
                 words = self.choices.models()
             case ["/set"]:
                 words = [f"{name} " for name in OPTIONS]
+            case ["/attach", *_]:  # a path may have spaces
+                typed = line.removeprefix("/attach ")
+                words = [path[len(typed) - len(begun) :] for path in completed(typed)]
             case _:
                 words = []
         return [word for word in words if word.startswith(begun)]
 
     def send(self, text: str) -> None:
-        message = {"content": unquoted(text).strip("\n")}
+        message = {"content": unquoted(text).strip("\n")} | self.attachments.fields
         session_id = self.client.session_id
+        path = f"/sessions/{session_id}/messages" if session_id else "/sessions"
+        if not session_id:
+            message |= self.choices.fields
         self.screen.begin_reply()
-        if session_id:
-            self.answer(f"/sessions/{session_id}/messages", message)
-        else:
-            self.answer("/sessions", message | self.choices.fields)
-            if not self.sessions.title:  # the event with the title was lost
-                self.enter(self.client.session_id)
+        try:
+            self.answer(path, message)
+        except Refused as error:
+            if not (error.pointer or "").startswith("/files/"):
+                raise
+            self.attachments.upload_again()
+            self.answer(path, message)
+        if not session_id and not self.sessions.title:  # the event with the title was lost
+            self.enter(self.client.session_id)
 
     def ask_again(self, command: str) -> None:
         if not self.client.session_id:
@@ -285,11 +302,9 @@ class Chat:
     def follow(self, post: str | None = None, body: dict | None = None) -> None:
         """Print the latest reply as it comes, or the reply that this POST asks for. Raises Refused
         if it failed."""
-
-        def say_lost() -> None:
-            self.screen.say("No connection. Trying again.", err=True)
-
-        for event in self.client.events(say_lost, post, body):
+        for event in self.client.events(self.screen.say_lost, post, body):
+            if body:  # the message is stored
+                self.attachments.clear()
             self.show(event)
 
     def show(self, event: Event) -> None:
@@ -339,6 +354,14 @@ def problem_of(error: Refused) -> str:
 )
 @click.option("-m", "--model", help="The model that answers.")
 @click.option("-s", "--system", help="The system prompt.")
+@click.option(
+    "-a",
+    "--attach",
+    "attached",
+    multiple=True,
+    metavar="FILE",
+    help="Send this image. May be repeated.",
+)
 @click.option("-c", "--continue", "goes_on", is_flag=True, help="Continue the last chat.")
 @click.option("--session", "session_id", type=click.UUID, help="Continue this chat.")
 @click.option("--list", "is_list", is_flag=True, help="Print the latest chats and their ids.")
@@ -349,6 +372,7 @@ def chat_command(
     token: str | None,
     model: str | None,
     system: str | None,
+    attached: tuple[str, ...],
     goes_on: bool,
     session_id: uuid.UUID | None,
     is_list: bool,
@@ -358,7 +382,7 @@ def chat_command(
     print only the reply."""
     sys.stdout.reconfigure(errors="replace")  # for a terminal that is not in UTF-8
     sys.stdin.reconfigure(errors="surrogateescape")  # the server refuses bytes that are not UTF-8
-    message = "" if is_list else message_of(message or "")
+    message = "" if is_list else message_of(message, attached)
     try:
         if not token:
             tokens = commands.open_tokens()
@@ -370,17 +394,25 @@ def chat_command(
         sys.exit(chat.run(chat.sessions.list_latest, True) != DONE)
     outcome = chat.run(chat.open, session_id, goes_on)
     if outcome == DONE:
+        outcome = chat.run(chat.attachments.add, *attached)
+    if outcome == DONE:
         outcome = chat.run(chat.obey, message) if message else chat.talk()
     sys.exit(outcome != DONE)
 
 
-def message_of(words: str) -> str:
-    """The message of the command line with the text that is piped in; "" if a person will type."""
-    if sys.stdin.isatty():
-        return words
-    piped = sys.stdin.read().rstrip()
-    if piped:  # in quotes, so that it is never a command
-        return f'"""{words}\n\n{piped}"""'
-    if not words:
+def message_of(words: str | None, attached: tuple[str, ...]) -> str:
+    """The message of the command line with the text that is piped in; "" if a person will type. It
+    is in quotes, so that it is never a command, if text is piped in or an image attached."""
+    piped, is_typed = "", sys.stdin.isatty()
+    if STANDARD_INPUT in attached:
+        if words is None:
+            raise click.ClickException('Give a message, too, or "": standard input is the image.')
+    elif not is_typed:
+        piped = sys.stdin.read().rstrip()
+    if piped:
+        return f'"""{words or ""}\n\n{piped}"""'
+    if attached and words is not None:
+        return f'"""{words}"""'
+    if not words and not is_typed:
         raise click.ClickException("There is no message: the text that was piped in is empty.")
-    return words
+    return words or ""

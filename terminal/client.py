@@ -1,6 +1,7 @@
 """A client of Parley's API for the terminal: calls, and the events of a reply, which it resumes
 after a lost connection."""
 
+import io
 import json
 import os
 import re
@@ -64,14 +65,17 @@ class Client:
         self._http.headers["Authorization"] = bearer.encode(errors="replace")
 
     def call(
-        self, method: str, path: str, body: dict | None = None, **headers: str
+        self, method: str, path: str, body: dict | None = None, data: bytes = b"", **headers: str
     ) -> requests.Response:
-        """The response to a request; its body may not have arrived. Raises Refused, one of LOST, or
-        one of NOT_PARLEY."""
+        """The response to a request with this body, or with these bytes; its body may not have
+        arrived. Raises Refused, one of LOST, or one of NOT_PARLEY."""
         response = self._http.request(
             method,
             self.url + path,
             json=body,
+            # The timeout to connect is also that of each piece that is sent. Bytes would be one
+            # piece; a file is read in pieces of 16 KiB.
+            data=io.BytesIO(data) if data else None,
             headers=headers,
             timeout=TIMEOUT,
             allow_redirects=False,
@@ -96,6 +100,22 @@ class Client:
 
     def get(self, path: str) -> Any:
         return self.call("GET", path).json()
+
+    def upload(self, data: bytes, on_lost: Callable[[], None]) -> dict[str, Any]:
+        """Upload an image; returns what the server says about it. Tries again after a lost
+        connection, and after a 503: the server takes two uploads of a user at a time. Calls
+        `on_lost` if the connection of the first attempt is lost. Raises what `call` raises."""
+        for number, pause in enumerate(PAUSES[1:]):
+            try:
+                return self.call("POST", "/files", data=data).json()
+            except Refused as error:
+                if error.status != 503:
+                    raise
+            except requests.RequestException:  # of all kinds, if it breaks within the answer
+                if number == 0:
+                    on_lost()
+            time.sleep(pause)
+        return self.call("POST", "/files", data=data).json()
 
     def events(
         self, on_lost: Callable[[], None], post: str | None = None, body: dict | None = None

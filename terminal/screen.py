@@ -58,6 +58,10 @@ class Screen:
                 self._end_line()
             self._print(CONTROLS.sub("", text) + "\n" * nl, err=err)
 
+    def say_lost(self) -> None:
+        """Say that a connection is lost, and that the client goes on."""
+        self.say("No connection. Trying again.", err=True)
+
     def say_dimmed(self, text: str) -> None:
         with self._printing():
             self._print(CONTROLS.sub("", text), colours.DIM)

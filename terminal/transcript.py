@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from files import File, with_labels
+from files import File
+from terminal.attachments import label_of
 from terminal.client import Client, Refused, with_reason
 from terminal.screen import Screen
 
@@ -63,8 +64,8 @@ class Transcript:
                 self._screen.say("[The model no longer sees what is above.]")
             if turn["kind"] == "user":
                 # A server of an older release has no files.
-                files = [File(**file) for file in turn.get("files", ())]
-                self._screen.quote(with_labels(turn["content"], files))
+                labels = [label_of(File(**file)) for file in turn.get("files", ())]
+                self._screen.quote(" ".join(filter(None, [*labels, turn["content"]])))
                 continue
             is_in_progress = turn["status"] == "in_progress"
             self._screen.begin_reply(thinking=None if is_in_progress else turn.get("thinking"))

@@ -6,6 +6,7 @@ import urllib.parse
 import pytest
 
 from chats import PLACE, SESSION, TURN
+from pictures import png
 from provider import REFUSED, Provider, cut, reply, status
 from terminal.transcript import mark_of
 
@@ -36,6 +37,13 @@ def test_a_whole_session_is_shown_on_request(terminal, alice, provider):
     chat.wait_for(f"{MORE}\r\n> Q2\r\nA2\r\nQ1 · m-1> ")
     chat.type("/history\n")
     chat.wait_for("/history\r\n> Q1\r\nA1\r\n> Q2\r\nA2\r\nQ1 · m-1> ")
+
+
+def test_images_are_shown_by_their_size_and_alternative_text(run, alice):
+    described = {"id": alice.uploaded(png(64, 48)), "alt": "A heron\non a\x1b[31m post"}
+    alice.create("What?", files=[described, alice.uploaded(png(640, 480))])
+    shown = "> [image 64×48 A heron on a [31m post] [image 640×480] What?"
+    assert run(options=["-c", "/history"]).stdout == f"{shown}\nThe answer.\n"
 
 
 def test_a_session_with_one_exchange_has_no_more(terminal, alice, provider):
