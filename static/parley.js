@@ -19,8 +19,10 @@
  *   the server's answer
  *
  * @typedef {object} Asked
- * @property {string} [content] the message; without `content` and `body`, no request for a reply is
- *   sent, and a reply in progress is followed
+ * @property {string} [content] the message; without `content`, `files` and `body`, no request for a
+ *   reply is sent, and a reply in progress is followed
+ * @property {NonNullable<Api.Message["files"]>} [files] the images of the message, which `upload`
+ *   has described
  * @property {object} [body] further fields of the request, such as `{ model: "m-2" }`; `{}` for a
  *   plain retry
  * @property {string} [key] the idempotency key. Store it with the other options to repeat the
@@ -34,8 +36,9 @@
  * @property {number} [tries] in a row without an event before it gives up; 20 by default
  *
  * @typedef {Options & Asked} ReplyOptions
+ * @typedef {Options & Pick<Asked, "onBreak" | "tries">} UploadOptions
  * @typedef {AsyncGenerator<Api.Event, void, void>} Events
- * @typedef {Options & { body?: object }} Sent
+ * @typedef {Options & { body?: object }} Sent a Blob is sent as it is, anything else as JSON
  * @typedef {(method: string, url: string | URL, options?: Sent) => Promise<Response>} Send
  *
  * @typedef {Api.Sessions} Sessions
@@ -43,7 +46,7 @@
  */
 
 const SILENCE = 40_000; // ms; the server sends an event or a comment every 15 s
-const UPLOAD = 4; // characters per ms on a slow line, for the timeout of a large request
+const UPLOAD = 4; // characters, or bytes, per ms on a slow line, for the timeout of a large request
 const TRIES = 20; // in a row without an event
 const MAX_WAIT = 60; // s; a longer Retry-After is cut to this
 const AWAY = "The server cannot be reached.";
@@ -105,6 +108,24 @@ export async function pause(tries, signal, seconds) {
 }
 
 /**
+ * Waits for the next try, after so many in a row that have failed. Throws the error if it is a
+ * refusal, or if there are to be no more tries.
+ *
+ * @param {ParleyError | undefined} problem why the last one failed, if it was an error
+ * @param {number} failed
+ * @param {UploadOptions} options
+ * @param {number} [wait] s; if the error does not say how long
+ */
+async function waitAfter(problem, failed, { onBreak, signal, tries = TRIES }, wait = 0) {
+  const { status, retryAfter } = { ...problem };
+  if (Number(status) < 500) throw problem;
+  signal?.throwIfAborted();
+  if (failed >= tries) throw status ? problem : new ParleyError(AWAY);
+  onBreak?.(problem);
+  await pause(failed - 1, signal, Math.min(retryAfter || wait, MAX_WAIT));
+}
+
+/**
  * Yields the events of a stream until it ends, is silent for 40 s, or the signal aborts.
  *
  * @type {(response: Response, signal?: AbortSignal) => Events}
@@ -154,12 +175,13 @@ const isStream = ({ headers }) => headers.get("Content-Type")?.startsWith("text/
  */
 async function send(method, url, options = {}) {
   const { token, headers, body, signal, fetch = globalThis.fetch } = options;
-  const type = body && { "Content-Type": "application/json" };
+  const content = body instanceof Blob ? body : body && JSON.stringify(body);
+  const type = typeof content === "string" && { "Content-Type": "application/json" };
   /** @param {Token} bearer */
   const ask = (bearer) => {
     const access = bearer && { Authorization: `Bearer ${bearer}` };
     const all = { Accept: "application/json", ...type, ...access, ...headers };
-    const sent = { method, headers: all, body: body && JSON.stringify(body), signal };
+    const sent = { method, headers: all, body: content, signal };
     const { url: whole } = new Request(url, sent); // throws if the options are invalid
     return fetch(whole, sent).catch(noAnswer);
   };
@@ -194,11 +216,12 @@ export class Following {
   response; // a stream that we have not read yet
 
   /** @param {string | URL} url @param {ReplyOptions} options */
-  constructor(url, { content, body, key = newKey(), lastId, tries = TRIES, ...options }) {
+  constructor(url, { content, files, body, key = newKey(), lastId, ...options }) {
     this.options = options;
-    this.mostTries = tries;
     this.place = new URL(url, globalThis.location?.href);
-    this.body = content === undefined ? body : { ...body, content }; // until the server has it
+    this.body = body; // until the server has it
+    if (content !== undefined) this.body = { ...this.body, content };
+    if (files) this.body = { ...this.body, files };
     this.key = key;
     this.lastId = lastId;
     this.turn = lastId?.split("-")[0]; // event 7-12 belongs to turn 7
@@ -319,12 +342,7 @@ export class Following {
    */
   async comeBack(error, signal) {
     const problem = /** @type {ParleyError | undefined} */ (error);
-    if (Number(problem?.status) < 500) throw problem;
-    signal?.throwIfAborted();
-    if (++this.tries >= this.mostTries) throw problem?.status ? problem : new ParleyError(AWAY);
-    this.options.onBreak?.(problem);
-    const seconds = Math.min(problem?.retryAfter || this.wait, MAX_WAIT);
-    await pause(this.tries - 1, signal, seconds);
+    await waitAfter(problem, ++this.tries, { ...this.options, signal }, this.wait);
   }
 }
 
@@ -390,6 +408,36 @@ export class Parley {
   continue = (id, options) => this.reply(pathOf(id, "/continue"), { ...options, body: {} });
   /** @type {(id: string, options?: ReplyOptions) => Events} */
   follow = (id, options) => this.reply(pathOf(id, "/events"), options);
+
+  /**
+   * Uploads a JPEG or PNG, and returns its description. Sends it again if the connection breaks, or
+   * if the server is busy, as often as `reply` does: the same bytes are always one file.
+   *
+   * @param {Blob} blob
+   * @param {UploadOptions} [options]
+   * @returns {Promise<Api.File>}
+   */
+  async upload(blob, options) {
+    const all = { ...this.options, ...options };
+    for (let failed = 1; ; failed++) {
+      try {
+        const late = AbortSignal.timeout(SILENCE + Math.ceil(blob.size / UPLOAD));
+        const signal = AbortSignal.any([late, all.signal ?? late]);
+        const response = await request("POST", `${this.url}/files`, { ...all, body: blob, signal });
+        return await response.json();
+      } catch (error) {
+        await waitAfter(/** @type {ParleyError} */ (error), failed, all);
+      }
+    }
+  }
+
+  /** The bytes of an image. @param {string} id */
+  async file(id) {
+    const headers = { ...this.options.headers, Accept: "image/*" };
+    const url = `${this.url}/files/${encodeURIComponent(id)}`;
+    const response = await request("GET", url, { ...this.options, headers });
+    return response.blob();
+  }
 
   /** @type {(id: string) => Promise<Api.AssistantTurn>} */
   cancel = (id) => this.ask("POST", pathOf(id, "/cancel"));

@@ -1,6 +1,7 @@
 """`static/parley.js`, the client for browsers and Node.js: nothing is lost or doubled, whatever
 breaks."""
 
+import base64
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ import pytest
 from client import make_token, wait_until
 from documents import blocks_of
 from other_origin import CLIENT, IMPORT, USE
+from pictures import png
 from provider import reply, thought
 from provider import status as answer_with
 from proxy import Proxy
@@ -294,6 +296,75 @@ console.log(JSON.stringify(seen));""")
         "cancelled": [409, True],
         "continued": [409, True],
     }
+
+
+# A picture, and what makes a Blob of it.
+SMALL = png(64, 48)
+BLOB = f'new Blob([Buffer.from("{base64.b64encode(SMALL).decode()}", "base64")])'
+
+
+def test_the_client_sends_images_and_has_their_bytes(server_with, provider):
+    user = server_with(MAX_CONTENT_LENGTH="100000").client("https://github.com/painter")
+    told = in_node(f"""
+const parley = new Parley({json.dumps(user.url)}, {{ token: {json.dumps(user.token)} }});
+const all = async (events) => {{ for await (const _ of events); }};
+const {{ id, ...others }} = await parley.upload({BLOB});
+await all(parley.create("", {{ files: [id] }}));
+const session = (await parley.sessions()).data[0].id;
+const files = async () => (await parley.session(session)).turns.map((turn) => (turn.files ?? []).map(({{ id }}) => id));
+const seen = {{ id, others, created: await files() }};
+await all(parley.retry(session, {{ content: "Hello" }}));
+seen.removed = await files();
+await all(parley.retry(session, {{ files: [id] }}));
+await all(parley.send(session, "More", {{ files: [id], body: {{ files: ["another"] }} }}));
+seen.sent = await files();
+const blob = await parley.file(id);
+seen.blob = [blob.type, Buffer.from(await blob.arrayBuffer()).toString("base64")];
+console.log(JSON.stringify(seen));""")
+    seen = json.loads(told)
+    picture = [seen["id"]]
+    assert seen == {
+        "id": user.uploaded(SMALL),
+        "others": {"media_type": "image/png", "width": 64, "height": 48, "size": len(SMALL)},
+        "created": [picture, []],
+        "removed": [[], []],
+        "sent": [picture, [], picture, []],
+        "blob": ["image/png", base64.b64encode(SMALL).decode()],
+    }
+
+
+def test_the_client_uploads_again_until_it_has_an_answer(server_with):
+    """The answer to the first upload is lost; the second is asked to wait for a second."""
+    server = server_with(MAX_CONTENT_LENGTH="100000")
+    user, proxy = server.client("https://github.com/uploads"), Proxy(server.port)
+    proxy.cut_behind = b"HTTP/1.1 201"
+    told = in_node(f"""
+const busy = [503];
+const own = async (url, init) => {{
+  const answer = await fetch(url, init);
+  const status = busy.pop();
+  return status ? new Response("{{}}", {{ status, headers: {{ "Retry-After": "1" }} }}) : answer;
+}};
+const breaks = [], began = performance.now();
+const onBreak = ({{ message, status }}) => breaks.push(status ?? message);
+const parley = new Parley({json.dumps(proxy.url)}, {{ token: {json.dumps(user.token)}, fetch: own }});
+const {{ id }} = await parley.upload({BLOB}, {{ onBreak }});
+console.log(JSON.stringify([id, breaks, performance.now() - began > 1000]));
+const refused = await parley.upload(new Blob(["x"])).catch(({{ status, message }}) => [status, message]);
+console.log(JSON.stringify(refused));
+const away = new Parley("http://127.0.0.1:{free_port()}");
+console.log(await away.upload({BLOB}, {{ tries: 2 }}).catch(({{ message }}) => message));
+console.log(await away.upload({BLOB}, {{ signal: AbortSignal.abort() }}).catch(({{ name }}) => name));""")
+    proxy.close()
+    uploaded, refused, *others = told.splitlines()
+    assert json.loads(uploaded) == [
+        user.uploaded(SMALL),
+        ["The server cannot be reached.", 503],
+        True,
+    ]
+    assert json.loads(refused) == [400, "This is neither a JPEG nor a PNG."]
+    assert others == ["The server cannot be reached.", "AbortError"]
+    assert proxy.sent.count(b"POST /files ") == 4
 
 
 def test_the_client_hangs_up_when_its_loop_is_left(server_with, provider):
