@@ -2,8 +2,8 @@
 
 import { newKey, Parley, ParleyError, pause, request } from "./parley.js";
 
-/** @import { ChatTransport, UIMessage, UIMessageChunk } from "ai" */
-/** @import { AssistantTurn, ThinkingText, Thoughts, Turn } from "./openapi.js" */
+/** @import { ChatTransport, FileUIPart, UIMessage, UIMessageChunk } from "ai" */
+/** @import { AssistantTurn, File, Message, ThinkingText, Thoughts, Turn } from "./openapi.js" */
 /** @import { Events, Options, ReplyOptions } from "./parley.js" */
 
 /** @typedef {Parameters<ChatTransport<UIMessage>["sendMessages"]>[0]} Sent what the SDK passes */
@@ -12,8 +12,10 @@ import { newKey, Parley, ParleyError, pause, request } from "./parley.js";
  * A request without an answer yet. If it is sent again with its idempotency key, the server makes
  * no second reply.
  *
- * @typedef {{ path: string, body: { content?: string }, key: string, message: string }} Pending
+ * @typedef {{ path: string, body: Partial<Message>, key: string, message: string }} Pending
  */
+
+/** @typedef {{ alt?: string } | undefined} Described what a file part's metadata may have for us */
 
 /**
  * What we know of a chat: the id of its session, and the SDK's id of the last message that the
@@ -29,7 +31,9 @@ import { newKey, Parley, ParleyError, pause, request } from "./parley.js";
  */
 
 const OTHER = "Only the last message can be changed, or answered again.";
-const TEXT = "Parley takes text only.";
+const ELSEWHERE = "Parley does not fetch images from other sites. Attach the image itself.";
+const LOST = "The image cannot be read any more. Attach it again.";
+const HELD = /^(data|blob):/; // the URLs of bytes that this program has
 const BREAK = /^\n\n/; // the server puts it before thoughts that follow a text
 const CANCELS = 6; // tries to cancel
 const REASONS = /** @type {const} */ ({ stop: "stop", length: "length" });
@@ -47,17 +51,31 @@ function keptPlaces() {
 const lastOf = (messages, role) => messages.findLast((message) => message.role === role);
 
 /** @param {UIMessage} message */
-function textOf({ parts }) {
-  if (parts.some(({ type }) => type === "file")) throw new ParleyError(TEXT, 400);
-  return parts.map((part) => (part.type === "text" ? part.text : "")).join("");
-}
+const textOf = ({ parts }) => parts.map((part) => (part.type === "text" ? part.text : "")).join("");
 
-/** A turn as an SDK message. @param {Turn} turn @returns {UIMessage} */
-function messageOf(turn) {
+/**
+ * A turn as an SDK message.
+ *
+ * @param {Turn} turn
+ * @param {string} files the URL of files
+ * @returns {UIMessage}
+ */
+function messageOf(turn, files) {
   const { id, kind, content } = turn;
   const metadata = turn.kind === "assistant" ? metadataOf(turn) : undefined;
-  return { id, role: kind, metadata, parts: content ? [{ type: "text", text: content }] : [] };
+  /** @type {UIMessage["parts"]} */
+  const parts = turn.kind === "user" ? turn.files.map((file) => partOf(file, files)) : [];
+  if (content) parts.push({ type: "text", text: content });
+  return { id, role: kind, metadata, parts };
 }
+
+/** @param {File} file @param {string} files the URL of files @returns {FileUIPart} */
+const partOf = ({ id, media_type, alt }, files) => ({
+  type: "file",
+  mediaType: media_type,
+  url: files + id,
+  ...(alt && { providerMetadata: { parley: { alt } } }),
+});
 
 /** A message's metadata: the turn without its text. @param {AssistantTurn} turn */
 function metadataOf(turn) {
@@ -137,6 +155,7 @@ async function* chunksOf(events) {
 /** A `ChatTransport`, which also works with your own type of `UIMessage`. */
 export class ParleyTransport {
   resumeStreamIsReplay = true;
+  #files; // the URL of files, without an id
   /** @type {Map<string, object>} */
   #newest = new Map(); // chat → its last request: an older one must not cancel the reply
   /** @type {Set<string>} */
@@ -154,6 +173,7 @@ export class ParleyTransport {
     this.body = body;
     this.cancels = cancels;
     this.places = places;
+    this.#files = `${this.parley.url}/files/`;
   }
 
   /** Assigns a session to a chat. @param {string} chat @param {string} session its id */
@@ -168,7 +188,23 @@ export class ParleyTransport {
     const { turns } = await this.parley.session(session, { limit });
     const isOver = (/** @type {Turn} */ turn) =>
       turn.kind === "user" || turn.status !== "in_progress";
-    return turns.filter(isOver).map(messageOf);
+    return turns.filter(isOver).map((turn) => messageOf(turn, this.#files));
+  }
+
+  /**
+   * The bytes of an image in a message. The URL of one that comes from the server does not show it,
+   * since a browser would send no token.
+   *
+   * @param {Pick<FileUIPart, "url">} part
+   */
+  async file({ url }) {
+    const id = this.#idOf(url);
+    if (id) return this.parley.file(id);
+    if (!HELD.test(url)) throw new ParleyError(ELSEWHERE, 400);
+    const response = await fetch(url).catch(() => {
+      throw new ParleyError(LOST, 400);
+    });
+    return response.blob();
   }
 
   /** @type {(chat: string, message: string) => Promise<ThinkingText>} `message` is a reply */
@@ -220,15 +256,40 @@ export class ParleyTransport {
 
   /** The request for what the SDK passes. @param {Sent} sent @returns {Promise<Pending>} */
   async #requestOf(sent) {
-    const { chatId, trigger, messages, body } = sent;
+    const { chatId, trigger, messages, abortSignal } = sent;
     const asked = lastOf(messages, "user");
     if (!asked) throw new ParleyError("There is no message to answer.", 400);
     const { session, message, pending } = this.places.get(chatId) ?? {};
     if (trigger === "regenerate-message" && pending?.message === asked.id) return pending;
-    const content = textOf(asked);
-    const made = { path: "/sessions", body: { content }, key: newKey(), message: asked.id };
-    if (!session) return { ...made, body: { ...this.body, ...body, content } };
-    return { ...made, ...(await this.#operationOf(sent, asked.id === message, session)) };
+    const operation = session
+      ? await this.#operationOf(sent, asked.id === message, session)
+      : { path: "/sessions", body: undefined };
+    const body = operation.body ?? (await this.#bodyOf(asked, abortSignal));
+    const made = { path: operation.path, key: newKey(), message: asked.id };
+    return { ...made, body: session ? body : { ...this.body, ...sent.body, ...body } };
+  }
+
+  /** The id of an image of the server; undefined if this is no URL of one. @param {string} url */
+  #idOf(url) {
+    return url.startsWith(this.#files) ? url.slice(this.#files.length) : undefined;
+  }
+
+  /**
+   * A message as the server accepts it. Uploads the images that do not come from the server.
+   *
+   * @param {UIMessage} message
+   * @param {AbortSignal} [signal]
+   * @returns {Promise<Message>}
+   */
+  async #bodyOf(message, signal) {
+    const files = [];
+    for (const part of message.parts) {
+      if (part.type !== "file") continue;
+      const known = this.#idOf(part.url);
+      const id = known ?? (await this.parley.upload(await this.file(part), { signal })).id;
+      files.push({ id, .../** @type {Described} */ (part.providerMetadata?.parley) });
+    }
+    return { content: textOf(message), ...(files.length > 0 && { files }) };
   }
 
   /**

@@ -1,6 +1,7 @@
 """parley-client, the npm package: its types, and its transport in the AI SDK 6 and 7. Modules:
 `tools/npm.py`."""
 
+import base64
 import json
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import npm
 from client import make_token, wait_until
 from described import run
+from pictures import png
 from product import ROOT
 from provider import REFUSED, fails, reply, stream, thought
 from proxy import Proxy
@@ -454,10 +456,103 @@ def test_a_refused_message_is_sent_after_an_edit(chat, alice, provider):
     assert shown["messages"] == turns_of(alice)
 
 
+# A picture, and its data URL.
+HERON = png(64, 48)
+URL = f"data:image/png;base64,{base64.b64encode(HERON).decode()}"
+
+
+def images_of(user):
+    """The ids of the images of each of this user's messages."""
+    [session] = user.get("/sessions").json()["data"]
+    turns = [turn for turn in user.turns(session) if turn["kind"] == "user"]
+    return [[file["id"] for file in turn["files"]] for turn in turns]
+
+
+def test_images_are_sent_and_stay_through_reload_retry_and_edit(shared, alice, chat_with, provider):
+    proxy = Proxy(shared.port)
+    chat = chat_with(proxy.url, alice.token)
+    provider.script = [reply(f"{number}.") for number in range(5)]
+    other = png(64, 48, color=7)
+    urls = [URL, URL.replace(*(base64.b64encode(each).decode() for each in (HERON, other)))]
+    chat.do("attach", urls=urls)
+    chat.wait_for("user: ", "assistant: 0.")
+    heron, both = alice.uploaded(HERON), [alice.uploaded(HERON), alice.uploaded(other)]
+    assert images_of(alice) == [both]
+    chat.load_again()
+    told = chat.do("files")
+    assert told["files"] == [
+        {"type": "file", "mediaType": "image/png", "url": f"{proxy.url}/files/{id}"} for id in both
+    ]
+    assert [base64.b64decode(each) for each in told["bytes"]] == [HERON, other]
+    chat.do("regenerate")
+    chat.wait_for("user: ", "assistant: 1.")
+    chat.do("edit", text="What?", index=0, keeps=True)
+    chat.wait_for("user: What?", "assistant: 2.")
+    assert images_of(alice) == [both]
+    chat.do("edit", text="Hello", index=0)
+    chat.wait_for("user: Hello", "assistant: 3.")
+    assert images_of(alice) == [[]]
+    assert proxy.sent.count(b"POST /files ") == 2  # all else names what the server has
+    chat.do("attach", text="More", urls=[URL])
+    chat.wait_for("user: More", "assistant: 4.")
+    assert images_of(alice) == [[], [heron]]
+    proxy.close()
+
+
+def test_an_edit_keeps_the_alternative_text_of_an_image(alice, chat, provider):
+    session = alice.create(files=[{"id": alice.uploaded(HERON), "alt": "A heron"}])
+    chat.do("open", session=session["id"])
+    chat.load_again()
+    provider.script = [reply("One.")]
+    chat.do("edit", text="What?", index=0, keeps=True)
+    chat.wait_for("user: What?", "assistant: One.")
+    assert alice.turns(session)[0]["files"][0]["alt"] == "A heron"
+
+
+def test_a_message_without_an_answer_is_kept_without_the_bytes_of_its_images(
+    shared, folder, alice, chat_with, provider
+):
+    """`localStorage` has room for about 5 MB."""
+    heron, proxy = alice.uploaded(HERON), Proxy(shared.port)  # so an upload gets a 200
+    provider.script = [reply("A heron.")]
+    chat = chat_with(proxy.url, alice.token)
+    proxy.cut_behind = b"HTTP/1.1 201"
+    chat.do("attach", text="What?", urls=[URL])
+    wait_until(lambda: proxy.cut_behind is None)
+    kept = (folder / chat.command[-2]).read_text()
+    assert heron in kept and URL[-40:] not in kept
+    chat.load_again()
+    chat.do("resume")
+    chat.wait_for("user: What?", "assistant: A heron.")
+    proxy.close()
+    assert images_of(alice) == [[heron]]
+    assert len(provider.posts) == 1
+
+
+def test_a_stop_during_an_upload_sends_nothing(shared, alice, chat_with):
+    proxy = Proxy(shared.port)
+    chat = chat_with(proxy.url, alice.token)
+    proxy.passes.clear()
+    chat.do("attach", text="What?", urls=[URL])
+    chat.do("stop")
+    shown = chat.wait_for("user: What?")
+    assert shown["error"] is None
+    proxy.passes.set()
+    proxy.close()
+    assert alice.get("/sessions").json()["data"] == []
+
+
 def test_unsupported_requests_are_refused_in_sentences(shared, chat, chat_with):
-    chat.do("attach")
-    shown = chat.wait_for("user: ", status="error")
-    assert shown["error"] == ["Parley takes text only.", 400]
+    for url, said in [
+        ("data:,x", "This is neither a JPEG nor a PNG."),
+        (
+            "https://example.com/a.png",
+            "Parley does not fetch images from other sites. Attach the image itself.",
+        ),
+        ("blob:nodedata:0", "The image cannot be read any more. Attach it again."),
+    ]:
+        chat.do("attach", urls=[url])
+        chat.wait_until(lambda shown, said=said: shown["error"] == [said, 400])
     stranger = chat_with(shared.url, "none")
     stranger.do("send", text="Hello")
     shown = stranger.wait_for("user: Hello", status="error")

@@ -45,10 +45,24 @@ const shown = () => ({
   metadata: chat.lastMessage?.metadata ?? null,
 });
 
+const partOf = (url) => ({ type: "file", mediaType: "image/png", url });
+
 const DO = {
   send: ({ text }) => void chat.sendMessage({ text }),
-  attach: () => void chat.sendMessage({ files: [{ type: "file", mediaType: "text/plain", url: "data:,x" }] }),
-  edit: ({ text, index }) => void chat.sendMessage({ text, messageId: chat.messages.at(index).id }),
+  // Without a text, the SDK wants none.
+  attach: ({ text, urls }) => void chat.sendMessage({ ...(text && { text }), files: urls.map(partOf) }),
+  edit({ text, index, keeps }) {
+    const { id, parts } = chat.messages.at(index);
+    const files = parts.filter(({ type }) => type === "file");
+    void chat.sendMessage({ text, ...(keeps && { files }), messageId: id });
+  },
+  // The images of all messages, and their bytes.
+  async files() {
+    const parts = chat.messages.flatMap(({ parts }) => parts.filter(({ type }) => type === "file"));
+    const blobs = await Promise.all(parts.map((part) => transport.file(part)));
+    const bytes = await Promise.all(blobs.map((blob) => blob.arrayBuffer()));
+    return { files: parts, bytes: bytes.map((each) => Buffer.from(each).toString("base64")) };
+  },
   regenerate: () => void chat.regenerate(),
   stop: () => void chat.stop(),
   resume: () => void chat.resumeStream(),
@@ -63,6 +77,7 @@ const DO = {
     void chat.resumeStream();
   },
   cancel: () => transport.cancel(chat.id),
+  open: ({ session }) => transport.open(chat.id, session),
   think: async () => ({ thinking: await transport.thinking(chat.id, chat.lastMessage.id) }),
   look: () => {},
 };

@@ -21,6 +21,7 @@ export const isSame: [
   Same<Does<"thinking">, Told<paths["/sessions/{id}/turns/{turn}/thinking"]["get"]>>,
   Same<ReturnType<ParleyTransport["thinking"]>, ReturnType<Parley["thinking"]>>,
   Same<Does<"change">, Told<One["patch"]>>,
+  Same<Does<"upload">, Told<paths["/files"]["post"]>>,
   Same<Does<"cancel">, Told<paths["/sessions/{id}/cancel"]["post"]>>,
   Same<Does<"fork">, Told<paths["/sessions/{id}/fork"]["post"]>>,
   Same<Does<"import">, Told<paths["/sessions/import"]["post"]>>,
@@ -31,7 +32,7 @@ export const isSame: [
   Same<Parameters<Parley["import"]>[0], Sent<paths["/sessions/import"]["post"]>>,
   Same<Event, Schemas["Event"]>,
   Same<AssistantTurn, Schemas["AssistantTurn"]>,
-] = [true, true, true, true, true, true, true, true, true, true, true, true, true, true, true];
+] = [true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true];
 
 const parley = new Parley("https://chat.example.com", { token: () => "token" });
 for await (const { event, data } of parley.create("Hello", { body: { model: "m-1" } })) {
@@ -52,6 +53,13 @@ await parley.change("id", { title: null });
 const problem = new ParleyError("No.", 429);
 problem.retryAfter satisfies number;
 problem.faults satisfies Schemas["ErrorObject"][];
+
+const picture = await parley.upload(new Blob());
+parley.send("id", "", { files: [picture.id] });
+parley.retry("id", { files: [] });
+(await parley.file(picture.id)) satisfies Blob;
+// @ts-expect-error: an image has an id
+parley.create("Hello", { files: [7] });
 
 type MyMessage = UIMessage<{ mine: string }>;
 export const transport: ChatTransport<UIMessage> = new ParleyTransport("https://chat.example.com");
