@@ -10,6 +10,7 @@ from selenium.webdriver.common.keys import Keys
 
 from browser import Page
 from client import make_token, wait_until
+from pictures import png
 from product import ROOT
 from provider import REFUSED, fails, reply, thought
 from raw_tables import tables_of
@@ -261,6 +262,41 @@ def test_the_last_message_is_answered_again_and_edited(chat, host, provider):
         chat.wait(lambda: chat.error.endswith("."))
         chat.wait_for_turns("Servus", "Three.")
     assert host.turns() == chat.turns
+
+
+def test_images_are_shown_and_an_edit_keeps_them(chat, host, provider, tmp_path):
+    provider.script = [reply("One."), reply("Two."), reply("Three.")]
+    for name, color in [("a", 0), ("b", 7)]:
+        (tmp_path / f"{name}.png").write_bytes(png(64, 48, color=color))
+
+    def widths_in(place="article.user"):
+        found = f"[...document.querySelectorAll('{place} img')]"
+        return chat.run(f"{found}.map((image) => image.naturalWidth)")
+
+    def stored():
+        [session] = host.client.get("/sessions").json()["data"]
+        return host.client.turns(session)[0]["files"]
+
+    field = chat.find("[type=file]")
+    field.send_keys("\n".join(str(tmp_path / name) for name in ("a.png", "b.png")))
+    chat.wait(lambda: widths_in("main > button") == [64, 64])
+    chat.say("What?")
+    chat.wait_for_turns("What?", "One.")
+    chat.load_again()
+    chat.wait(lambda: widths_in() == [64, 64])
+    both = stored()
+    assert len(both) == 2
+    chat.click("Edit")
+    chat.wait(lambda: widths_in("main > button") == [64, 64])
+    chat.say("And now?")
+    chat.wait_for_turns("And now?", "Two.")
+    assert stored() == both
+    chat.click("Edit")
+    chat.wait_for("[aria-label='Remove image']")
+    chat.find("[aria-label='Remove image']").click()
+    chat.say("And this?")
+    chat.wait_for_turns("And this?", "Three.")
+    assert (widths_in(), stored()) == ([64], both[1:])
 
 
 def test_a_refused_message_is_reported_and_can_be_rewritten(chat, host, provider):

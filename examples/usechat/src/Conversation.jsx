@@ -1,12 +1,18 @@
 import { useRef, useState } from "react";
 import { useChat } from "@ai-sdk/react";
+import { convertFileListToFileUIParts } from "ai";
 import { transport } from "./chats.js";
+import { Picture } from "./Picture.jsx";
 
-const EMPTY = { text: "", isChange: false };
+const EMPTY = { text: "", files: [], isChange: false };
 
 const textOf = ({ parts }) => parts.map((part) => (part.type === "text" ? part.text : "")).join("");
 
-function partOf({ type, text }, index) {
+const filesOf = ({ parts }) => parts.filter(({ type }) => type === "file");
+
+function partOf(part, index) {
+  const { type, text } = part;
+  if (type === "file") return <Picture key={index} part={part} />;
   if (type !== "reasoning") return text;
   return (
     <details key={index}>
@@ -42,12 +48,13 @@ export function Conversation({ id, first }) {
     sent.current = next;
     setDraft(EMPTY);
     setFailure(null);
+    const { text, files, isChange } = next;
     if (next === EMPTY) chat.regenerate();
-    else chat.sendMessage({ text: next.text, messageId: next.isChange ? asked.id : undefined });
+    else chat.sendMessage({ text, files, messageId: isChange ? asked.id : undefined });
   }
 
   const resume = () => transport.continue(id).then(() => chat.resumeStream(), setFailure);
-  const change = () => setDraft({ text: textOf(asked), isChange: true });
+  const change = () => setDraft({ text: textOf(asked), files: filesOf(asked), isChange: true });
 
   return (
     <main>
@@ -81,22 +88,45 @@ function Actions({ last, resume, again, change }) {
   );
 }
 
-/** The message field. */
+/** The message field, and the images of the message. */
 function Field({ draft, onChange, onSend }) {
   function submit(event) {
     event.preventDefault();
-    if (onSend && draft.text.trim()) onSend(draft);
+    if (onSend && (draft.text.trim() || draft.files.length)) onSend(draft);
   }
 
+  async function attach({ target }) {
+    const more = await convertFileListToFileUIParts(target.files);
+    target.value = ""; // otherwise the same file could not be chosen again
+    onChange((now) => ({ ...now, files: [...now.files, ...more] }));
+  }
+
+  const remove = (part) =>
+    onChange({ ...draft, files: draft.files.filter((each) => each !== part) });
+
   return (
-    <form onSubmit={submit}>
-      <input
-        aria-label="Message"
-        autoFocus
-        value={draft.text}
-        onChange={(event) => onChange({ ...draft, text: event.target.value })}
-      />
-      <button disabled={!onSend}>Send</button>
-    </form>
+    <>
+      {draft.files.map((part, index) => (
+        <button key={index} aria-label="Remove image" onClick={() => remove(part)}>
+          <Picture part={part} />
+        </button>
+      ))}
+      <form onSubmit={submit}>
+        <input
+          aria-label="Message"
+          autoFocus
+          value={draft.text}
+          onChange={(event) => onChange({ ...draft, text: event.target.value })}
+        />
+        <input
+          aria-label="Images"
+          type="file"
+          accept="image/jpeg,image/png"
+          multiple
+          onChange={attach}
+        />
+        <button disabled={!onSend}>Send</button>
+      </form>
+    </>
   );
 }
