@@ -28,7 +28,7 @@ function itemOf(picture, remove) {
 function makeItem(picture, remove) {
   const describe = (alt) => picture.setStored({ alt });
   const node = thumbnail(picture, () => bytesOf(picture), describe);
-  const alt = button("ALT", { className: "alt", onclick: () => openPicture(node) });
+  const alt = button("ALT", { className: "alt", onclick: () => openPicture(node, true) });
   const away = button("✕", { className: "remove", onclick: () => remove(picture) });
   const progress = element("progress", {});
   const problem = element("span", { className: "alarm" });

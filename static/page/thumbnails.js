@@ -81,15 +81,16 @@ export const fetchFile = async (id) =>
   blobOfFile(id) ??
   (await api("GET", `files/${id}`, { waits: true, read: (response) => response.blob() }));
 
-/** Opens a picture. With the arrow keys, one comes to the others of the chat, or of the message. */
-export async function openPicture(node) {
+/**
+ * Opens a picture. With the arrow keys, one comes to the others of the chat, or of the message.
+ * `describes`: the focus is on the field for the alternative text.
+ */
+export async function openPicture(node, describes = false) {
   const { view } = await import("./viewer.js");
   const group = node.closest("#turns") ?? node.closest(".pictures");
   const all = [...group.querySelectorAll(".picture")];
   const nodes = all.filter((each) => each.checkVisibility());
   const place = nodes.indexOf(node);
-  view(
-    nodes.map((each) => shown.get(each)),
-    place,
-  );
+  const pictures = nodes.map((each) => shown.get(each));
+  view(pictures, place, describes);
 }

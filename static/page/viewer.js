@@ -8,13 +8,15 @@ const MAX_ALT = 1000; // characters, as the server limits it
 
 /**
  * Opens the picture at this place of a list. Each has a `picture`, a function `load` that fetches it
- * as a Blob, and perhaps `describe`, which is called with a new alternative text.
+ * as a Blob, and perhaps `describe`, which is called with a new alternative text. `describes`: the
+ * focus is on the field for that.
  */
-export function view(pictures, place) {
+export function view(pictures, place, describes) {
   const dialog = element("dialog", { className: "shown viewer", closedBy: "any" });
   const title = element("h2", {});
   const frame = element("div", { className: "frame" });
-  const field = element("input", { maxLength: MAX_ALT, autocomplete: "off", dir: "auto" });
+  const typing = { maxLength: MAX_ALT, autocomplete: "off", dir: "auto", autofocus: describes };
+  const field = element("input", typing);
   const label = element("label", {}, "Description (alternative text)", field);
   const count = element("span", { className: "faint" });
   const back = button("‹", { ariaLabel: "Previous image", onclick: () => go(-1) });

@@ -322,7 +322,7 @@ def test_a_description_is_typed_and_stays(page, provider):
     wait_for_uploads(page, 1)
     page.click("ALT text: one.png")
     page.wait(lambda: page.texts("dialog"))
-    page.find("dialog input").send_keys("A heron")
+    page.press("A heron")
     page.press(Keys.ESCAPE)
     page.wait(lambda: not page.texts("dialog"))
     page.driver.refresh()
