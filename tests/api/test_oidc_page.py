@@ -16,7 +16,7 @@ from provider import silence, status
 from servers import running
 
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; {}; img-src 'self' data:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; {}; img-src 'self' data: blob:; "
     "manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )

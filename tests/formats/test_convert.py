@@ -80,10 +80,10 @@ def test_a_line_of_parleys_own_export_is_not_changed():
 
 # Own lines whose user's turn has these files → its text and files, and how many are left out.
 OWN = [
-    ([{"id": "a", "size": 7}], "Hi", ["1"], 0),
-    ([{"id": "a"}, {"id": "b"}, "a"], "[image]\n\nHi", ["1", "1"], 1),
+    ([{"id": "a", "alt": "A cat"}], "Hi", [{"id": "1", "alt": "A cat"}], 0),
+    ([{"id": "a"}, {"id": "b"}, "a"], "[image]\n\nHi", [{"id": "1"}, {"id": "1"}], 1),
     ([{"id": 7}, None, {}], "[image]\n\n[image]\n\n[image]\n\nHi", [], 3),
-    ([{"id": "a"}] * 9, "[image]\n\nHi", ["1"] * 8, 1),
+    ([{"id": "a"}] * 9, "[image]\n\nHi", [{"id": "1"}] * 8, 1),
     ([], "Hi", [], 0),
     (None, "Hi", None, 0),
     ("a", "Hi", "a", 0),  # the import refuses it
