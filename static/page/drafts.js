@@ -107,13 +107,16 @@ export function removeFromMessage(picture) {
 const drafts = new Map();
 
 function draftOf(name) {
-  const stored = () => ({
-    typed: sessionStorage.getItem(name) ?? "",
-    pasted: JSON.parse(sessionStorage.getItem(`${name} pasted`)) ?? [],
-    pictures: (JSON.parse(sessionStorage.getItem(`${name} pictures`)) ?? []).map(pictureOf),
-  });
-  return drafts.get(name) ?? stored();
+  // From now on in the Map, so that what changes in its pictures is stored.
+  if (!drafts.has(name)) drafts.set(name, storedDraft(name));
+  return drafts.get(name);
 }
+
+const storedDraft = (name) => ({
+  typed: sessionStorage.getItem(name) ?? "",
+  pasted: JSON.parse(sessionStorage.getItem(`${name} pasted`)) ?? [],
+  pictures: (JSON.parse(sessionStorage.getItem(`${name} pictures`)) ?? []).map(pictureOf),
+});
 
 function keep(name, draft) {
   keepTyped(name, draft);

@@ -336,6 +336,20 @@ def test_a_description_is_typed_and_stays(page, provider):
     assert shown(page) == [["A heron", 64, 48]]
 
 
+def test_a_description_that_is_typed_after_a_reload_stays_too(page):
+    give(page, "#thread", ("one.png", "image/png", png(64, 48)))
+    wait_for_uploads(page, 1)
+    page.driver.refresh()
+    wait_for_uploads(page, 1)
+    page.click("ALT text: one.png")
+    page.wait(lambda: page.texts("dialog"))
+    page.press("A heron", Keys.ESCAPE)
+    page.wait(lambda: not page.texts("dialog"))
+    page.driver.refresh()
+    wait_for_uploads(page, 1)
+    assert shown(page, LIST) == [["A heron", 64, 48]]
+
+
 def test_a_click_opens_a_picture_and_arrows_lead_to_the_others(page):
     page.wait_for_text("m-1", "#model")
     files = [page.user.uploaded(png(width, 48)) for width in (64, 65)]
