@@ -466,8 +466,8 @@ class Turn(db.Model):
         minimum=0,
     )
 
-    # For a turn that is being imported: the text of its thinking, its files, and the
-    # place of these in the request.
+    # For a turn that is being imported: the text of its thinking, its files, and the place of these
+    # in the request.
     thoughts = ""
     file_refs: list[FileRef]
     pointer: str

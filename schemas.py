@@ -73,12 +73,12 @@ class Text(fields.String):
 
 
 class Words(fields.String):
-    """A string that can be stored, may be blank, and passes these `validators`."""
+    """A string that can be stored, and may be blank."""
 
     default_error_messages = {"required": MISSING, "null": NO_STRING, "invalid": NO_STRING}
 
-    def __init__(self, *validators: Any, **kwargs: Any) -> None:
-        super().__init__(validate=[is_storable, *validators], **kwargs)
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(validate=is_storable, **kwargs)
 
 
 class WholeNumber(fields.Integer):

@@ -89,6 +89,7 @@ def _known_files(owner: str, turns: list[Fields]) -> dict[str, File]:
 
 
 def files_of(turn: Fields) -> list[FileRef]:
+    """The files of a turn, as the request names them."""
     return turn.get("files") or []
 
 

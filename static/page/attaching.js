@@ -4,9 +4,8 @@ import { $, element } from "../dom.js";
 import { addPictures, pictures, removeFromMessage } from "./drafts.js";
 import { drawPictures } from "./picture-list.js";
 import { announce, focusText, modelId, say, state, subscribe } from "./screen.js";
-import { imagesAmong, MAX_PICTURES, pictureOf } from "./unsent-pictures.js";
+import { imagesAmong, MAX_PICTURES, NONE, pastedFiles, picturesFrom } from "./unsent-pictures.js";
 
-const NONE = "This server takes no images.";
 const OTHERS = "Only images can be sent.";
 
 const isBlind = () => state.models.find(({ id }) => id === modelId())?.images === false;
@@ -14,19 +13,20 @@ const isBlind = () => state.models.find(({ id }) => id === modelId())?.images ==
 /** Adds the pictures among these files to the message. */
 function add(files) {
   const images = imagesAmong(files);
-  const taken = images.slice(0, MAX_PICTURES - pictures.length);
-  say(problemOf(files, images, taken));
+  const room = MAX_PICTURES - pictures.length;
+  say(problemOf(files, images, room));
   if (!images.length || !state.maxFile || isBlind()) return;
-  addPictures(taken.map((blob) => pictureOf({ blob, name: blob.name })));
+  const added = picturesFrom(images, pictures);
+  addPictures(added);
   focusText();
-  announce(taken.length === 1 ? "1 image added." : `${taken.length} images added.`);
+  announce(added.length === 1 ? "1 image added." : `${added.length} images added.`);
 }
 
-function problemOf(files, images, taken) {
+function problemOf(files, images, room) {
   if (!state.maxFile) return NONE;
   if (isBlind()) return `${modelId()} sees no images. Choose another model to send one.`;
-  const left = images.length - taken.length;
-  if (left) return `A message takes ${MAX_PICTURES} images: ${left} of these were left out.`;
+  const left = images.length - room;
+  if (left > 0) return `A message takes ${MAX_PICTURES} images: ${left} of these were left out.`;
   return images.length < files.length ? OTHERS : "";
 }
 
@@ -43,12 +43,10 @@ const isTaken = ({ target }) =>
   (target === $("text") || !target.closest?.("input, textarea, [contenteditable]"));
 
 addEventListener("paste", (event) => {
-  const { files } = event.clipboardData;
-  // Office programs put a picture of a text next to it.
-  const isText = event.clipboardData.getData("text/plain");
-  if (!imagesAmong(files).length || isText || !isTaken(event)) return;
+  const files = pastedFiles(event);
+  if (!imagesAmong(files).length || !isTaken(event)) return;
   event.preventDefault();
-  add([...files]);
+  add(files);
 });
 
 const hasFiles = ({ dataTransfer }) => dataTransfer?.types.includes("Files");

@@ -8,7 +8,13 @@ import { joinTexts, sizeOf, splitLongText } from "./long-text.js";
 import { drawPictures } from "./picture-list.js";
 import { attempt, isBusy, isSendKey, isTouchScreen, say, state, subscribe } from "./screen.js";
 import { actions, articleOf, articles, filesOf, idOf, textOf } from "./turns.js";
-import { imagesAmong, MAX_PICTURES, pictureOf, picturesOf } from "./unsent-pictures.js";
+import {
+  imagesAmong,
+  pastedFiles,
+  pictureOf,
+  picturesFrom,
+  picturesOf,
+} from "./unsent-pictures.js";
 
 export const COPY_NOTICE = "This continues in a copy of the chat.";
 
@@ -74,20 +80,19 @@ function addPicturesTo(form, article, field) {
     pictures = changed;
     drawPictures(list, pictures, (gone) => {
       change(pictures.filter((each) => each !== gone));
+      gone.remove();
       field.focus();
     });
     if (isChanged(article, field.value)) keep(article, field);
     for (const picture of pictures) if (!picture.problem) picture.upload();
   };
   const take = (files) => {
-    const added = imagesAmong(files).slice(0, MAX_PICTURES - pictures.length);
-    if (!added.length || !state.maxFile) return false;
-    change([...pictures, ...added.map((blob) => pictureOf({ blob, name: blob.name }))]);
-    return true;
+    const added = state.maxFile ? picturesFrom(imagesAmong(files), pictures) : [];
+    if (added.length) change([...pictures, ...added]);
+    return added.length > 0;
   };
   form.onpaste = (event) => {
-    const isText = event.clipboardData.getData("text/plain");
-    if (!isText && take(event.clipboardData.files)) event.preventDefault();
+    if (take(pastedFiles(event))) event.preventDefault();
   };
   form.ondrop = (event) => {
     if (!take(event.dataTransfer.files)) return;

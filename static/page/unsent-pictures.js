@@ -10,7 +10,7 @@ export const MAX_PICTURES = 8; // in one message, as the server limits it
 const GONE = "This image is gone. Remove it, and add it again.";
 const UNREADABLE = "This browser cannot read this image.";
 const TOO_LARGE = "This image is still too large for the server.";
-const NONE = "This server takes no images.";
+export const NONE = "This server takes no images.";
 
 /** Makes a function that runs asynchronous tasks one after the other. */
 function queue() {
@@ -140,9 +140,17 @@ class UnsentPicture extends EventTarget {
 
 const HAS_NO_TYPE = /\.(heic|heif|avif)$/i; // in some browsers, a file with such a name
 
-/** The pictures among the files of a paste, a drop or a file field. */
+/** The images among the files of a paste, a drop or a file field. */
 export const imagesAmong = (files) =>
   [...files].filter(({ type, name }) => type.startsWith("image/") || HAS_NO_TYPE.test(name));
+
+/** The files of a paste; none if it has a text: Office programs put a picture of that next to it. */
+export const pastedFiles = ({ clipboardData }) =>
+  clipboardData.getData("text/plain") ? [] : [...clipboardData.files];
+
+/** New pictures of these images, as many as a message with these pictures has room for. */
+export const picturesFrom = (images, there) =>
+  images.slice(0, MAX_PICTURES - there.length).map((blob) => pictureOf({ blob, name: blob.name }));
 
 /** The picture of this description: the one with the same key, or else a new one. */
 export function pictureOf(description) {
