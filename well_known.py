@@ -32,10 +32,11 @@ SERVICES = (
     Service("together", "https://api.together.xyz/v1"),
     Service("xai", "https://api.x.ai/v1"),
 )
+LLAMA_CPP = "llama.cpp"
 _SHARED_PORTS = {8080}  # many programs use them, so they do not tell which one it is
 _HOSTS = {"api.openai.com": "openai", "api.anthropic.com": "anthropic"}
 _OWNERS = {  # by the `owned_by` of their models
-    "llamacpp": "llama.cpp",
+    "llamacpp": LLAMA_CPP,
     "vllm": "vLLM",
     "sglang": "SGLang",
     "organization_owner": "LM Studio",
@@ -86,6 +87,6 @@ def name_at(url: str) -> str:
 
 def name_of(server: str | None, owner: str = "") -> str | None:
     """The name of a model server, by its header `Server` or the `owned_by` of its models."""
-    if server and server.startswith("llama.cpp"):
-        return "llama.cpp"
+    if server and server.startswith(LLAMA_CPP):
+        return LLAMA_CPP
     return _OWNERS.get(owner)

@@ -26,6 +26,9 @@ class Exchange:
         self.answers: list[Answer] = []
         self.has_used = False  # the usage has changed since it was last stored
         self.request_id: str | None = None  # the provider's own id
+        # The name by which the provider keeps the answer, so that it can be read again; None if it
+        # keeps none.
+        self.stream_id: str | None = None
         # What refusals have taught about the model; and the refused parameters that were named by
         # fields of the error, not by a sentence.
         self.lesson = Lesson()
@@ -72,26 +75,45 @@ class Answer:
         self.over = False  # the protocol's end: whatever follows is ignored
         self._exchange, self._timeout = exchange, timeout
         self._characters_left = CHARACTERS_A_TOKEN * max_tokens + EXTRA_CHARACTERS
+        # If it is read again: the bytes and the characters of thoughts that were read this time;
+        # and those of all thoughts that were told.
+        self._size_read = self._thoughts_read = self._thoughts_told = 0
         exchange.answers.append(self)
         exchange.has_used = True
 
+    def read_again(self, timeout: float, max_tokens: int, tags: ThinkTags) -> None:
+        """Expect all of it once more, from its beginning. Thoughts that were told are not told
+        again. Dropping the text that is known is left to the caller."""
+        self._timeout, self._tags = timeout, tags
+        self._characters_left = CHARACTERS_A_TOKEN * max_tokens + EXTRA_CHARACTERS
+        self._size_read = self._thoughts_read = 0
+        self.text, self.reason, self.over = "", None, False
+
     def add(self, text: str, thoughts: str = "") -> None:
-        """Take text, or thoughts, or neither if the answer begins. Each extends the deadline: the
-        model is working."""
+        """Take text, or thoughts, or neither if the answer begins. What is new extends the
+        deadline: the model is working."""
         if self.reason:
             return
-        if text or thoughts or self.size is None:
-            self._exchange.call.set_timeout(self._timeout)
         self.spend(len(text) + len(thoughts))
-        self.size = (self.size or 0) + len((text + thoughts).encode("utf-8", "replace"))
+        self._size_read += len((text + thoughts).encode("utf-8", "replace"))
+        if self.size is None or self._size_read > self.size:
+            self._exchange.call.set_timeout(self._timeout)
+            self.size = self._size_read
         if self._tags:
             text, tagged = self._tags.add(text)
             thoughts += tagged
         if thoughts:
             self.has_thoughts = True
-            self._exchange.on_thinking(thoughts)
+            self._think(thoughts)
         self.text += text
         self.has_text |= bool(text)
+
+    def _think(self, thoughts: str) -> None:
+        new = thoughts[max(0, self._thoughts_told - self._thoughts_read) :]
+        self._thoughts_read += len(thoughts)
+        self._thoughts_told += len(new)
+        if new:
+            self._exchange.on_thinking(new)
 
     @property
     def has_only_thoughts(self) -> bool:

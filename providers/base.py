@@ -6,6 +6,7 @@ else about it in the exchange. It raises ModelError if the provider fails, and H
 """
 
 import base64
+import contextlib
 import itertools
 import json
 import random
@@ -22,8 +23,9 @@ from providers.error_bodies import is_error
 from providers.faults import Faults, ModelError
 from providers.learned import Learned, Lesson
 from providers.model_list import OLLAMA_LIST, OLLAMA_OWNER, images_in
+from providers.reread import AnotherAnswer, Reread
 from providers.think_tags import ThinkTags
-from well_known import name_at, name_of
+from well_known import LLAMA_CPP, name_at, name_of
 
 # Seconds before the second and the third try, if the provider names none.
 RETRY_PAUSES = (0.5, 1.0)
@@ -36,6 +38,10 @@ MODELS_MAX = 10_000  # models
 OLLAMA_LACKS = "Ollama has no model yet: `ollama pull llama3.2`"
 OLLAMA_TIMEOUT = 1  # seconds that Ollama's own list of models may take
 REDUCED_ANSWER = 4096  # tokens to ask for if an answer was refused as too long, and no number named
+# Seconds before each try to read an answer again after its connection broke, as long as nothing new
+# comes.
+REREAD_PAUSES = (0, 0.5, 1, 2, 4, 8, 8)
+NAME_TIMEOUT, END_TIMEOUT = 5, 3  # seconds to ask a server for its name, and to end an answer
 
 
 def pause(exchange: Exchange, error: ModelError, seconds: float) -> bool:
@@ -54,6 +60,7 @@ class HTTPProvider:
     events (`read`)."""
 
     path: str  # of requests for an answer
+    stream_path: str  # of an answer that the server keeps
     list_path: str  # of the list of models
     # Parameters that some servers refuse → the one to send instead, or None.
     substitutes: dict[str, str | None] = {}
@@ -75,6 +82,7 @@ class HTTPProvider:
         known_as = name if prefix else name_at(base_url)
         self.faults = Faults(known_as, key, base_url, f"{name.upper()}_API_KEY")
         self.lacks_models = ""  # a sentence: why it lists no models, if we know
+        self._is_llama_cpp = self._lacks_streams = False
         self._refused_at_first = self.refusing.get(urllib.parse.urlsplit(base_url).hostname, ())
         # See the table in learned.py.
         self._for_all = Learned()  # model → the parameters that it refuses, for everybody
@@ -147,8 +155,106 @@ class HTTPProvider:
         return self.faults.name
 
     def _learn_name(self, response: wire.Response, owner: Any = "") -> None:
-        if not self.prefix and (name := name_of(response.headers.get("Server"), str(owner))):
+        name = name_of(response.headers.get("Server"), str(owner))
+        self._is_llama_cpp |= name == LLAMA_CPP
+        if name and not self.prefix:
             self.faults.name = name
+
+    # Answers that the server keeps
+
+    def ask_for_name(self) -> None:
+        """Find out whether the server is llama.cpp, which says so in each response. Only those
+        without TLS are asked: it usually runs nearby."""
+        if self.base_url.startswith("http:"):
+            with contextlib.suppress(wire.Fault):
+                call = wire.Call(NAME_TIMEOUT)
+                with self.wire.request(call, "GET", "/health", {}) as response:
+                    self._learn_name(response)
+
+    @property
+    def keeps_answers(self) -> bool:
+        """Whether the server goes on with an answer after we hang up, and keeps it, if a request
+        gives it a name; as llama.cpp does (github.com/ggml-org/llama.cpp, tools/server)."""
+        return self._is_llama_cpp and not self._lacks_streams
+
+    def can_keep_answers(self) -> bool:
+        """Whether the server has the paths for answers that it keeps: older ones do not, nor does a
+        router in front of it. Raises ModelError if it does not answer."""
+        call, body = wire.Call(NAME_TIMEOUT), b'{"conversation_ids": []}'
+        headers = {"Content-Type": "application/json"} | self.headers()
+        try:
+            path = f"{self.stream_path}s/lookup"
+            with self.wire.request(call, "POST", path, headers, body) as response:
+                return response.status == 200
+        except wire.Fault as fault:
+            raise self.faults.of(fault) from None
+
+    def end_stream(self, stream_id: str) -> None:
+        """Have the server drop an answer that it keeps, and end it if it is in progress."""
+        with (
+            contextlib.suppress(wire.Fault),
+            self._stream(wire.Call(END_TIMEOUT), "DELETE", stream_id) as response,
+        ):
+            self._learn_name(response)
+
+    def _stream(
+        self, call: wire.Call, method: str, stream_id: str
+    ) -> contextlib.AbstractContextManager[wire.Response]:
+        path = f"{self.stream_path}?conv_id={stream_id}&from=0"
+        return self.wire.request(call, method, path, self.headers())
+
+    def attach(self, exchange: Exchange, max_tokens: int, before: str, known: str) -> Iterator[str]:
+        """Yield the rest of an answer that another process has begun to read: that which the
+        exchange names. `known` is what it has added so far to the text `before`. Raises
+        AnotherAnswer if the server does not have it any more, and what `stream` raises."""
+        exchange.call.set_timeout(self.timeout)
+        yield from self._reread(exchange, Reread(before, known), max_tokens, goes_on=bool(before))
+
+    def _reread(
+        self, exchange: Exchange, known: Reread, limit: int, goes_on: bool
+    ) -> Iterator[str]:
+        """Read the exchange's last answer again, and yield what is new, until it ends. If the
+        connection breaks, read it once more."""
+        answer, pauses = exchange.answers[-1], [*REREAD_PAUSES]
+        while pauses:
+            exchange.call.pause(pauses.pop(0))
+            answer.read_again(self.timeout, limit, ThinkTags(goes_on))
+            known.begin()
+            size = answer.size
+            try:
+                for text in wire.made_storable(self._kept_answer(exchange, answer, limit)):
+                    if new := known.add(text):
+                        yield new
+                if new := known.end():
+                    yield new
+                return
+            except ModelError as error:
+                if not error.is_broken:
+                    raise
+            if answer.size != size:
+                pauses = [*REREAD_PAUSES]
+        raise AnotherAnswer
+
+    def _kept_answer(self, exchange: Exchange, answer: Answer, limit: int) -> Iterator[str]:
+        """Like `_answer`, for an answer that the server keeps."""
+        try:
+            with self._stream(exchange.call, "GET", str(exchange.stream_id)) as response:
+                if response.status != 200:
+                    # A router in front of llama.cpp may not know the path.
+                    is_of_llama = name_of(response.headers.get("Server")) == LLAMA_CPP
+                    self._lacks_streams |= response.status == 404 and not is_of_llama
+                    raise AnotherAnswer
+                exchange.on_accepted()
+                try:
+                    yield from self._read(exchange, response, answer, limit)
+                except ModelError as error:
+                    if error.is_broken and response.is_read:
+                        raise AnotherAnswer from None  # the server has no more of it
+                    raise
+        except (ModelError, wire.Fault, *wire.NOT_UNDERSTOOD) as failure:
+            raise self.faults.of(failure) from None
+
+    # Answers
 
     def stream(
         self,
@@ -183,7 +289,10 @@ class HTTPProvider:
             self._leave_out(body, self._lesson(exchange, model).refused)
             is_whole = False
             try:
-                yield from wire.made_storable(self._answer(exchange, body, answer, limit, read))
+                texts = wire.made_storable(self._answer(exchange, body, answer, limit, read))
+                if exchange.stream_id:
+                    texts = self._unbroken(exchange, texts, limit, goes_on)
+                yield from texts
                 is_whole = True
                 return
             except ModelError as error:
@@ -208,6 +317,26 @@ class HTTPProvider:
             finally:
                 if is_whole or answer.size:
                     self._keep_lessons(exchange, model, options, answer)
+
+    def _unbroken(
+        self, exchange: Exchange, texts: Iterator[str], limit: int, goes_on: bool
+    ) -> Iterator[str]:
+        """These texts of an answer; if its connection breaks, the server is asked for the rest."""
+        known = Reread()
+        try:
+            for text in texts:
+                yield known.add(text)
+            return
+        except ModelError as error:
+            if not error.is_broken:
+                raise
+            broken = error
+        try:
+            yield from self._reread(exchange, known, limit, goes_on)
+        except AnotherAnswer:
+            raise broken from None
+        finally:
+            del broken  # its traceback refers to this frame: a reference cycle
 
     def _lesson(self, exchange: Exchange, model: str) -> Lesson:
         """What refusals have told about this model: in this exchange, else this user, else
@@ -305,6 +434,8 @@ class HTTPProvider:
             "Accept": "text/event-stream",
             "Content-Type": "application/json",
         } | self.headers()
+        if exchange.stream_id:
+            headers["X-Conversation-Id"] = exchange.stream_id
 
         # The images are in memory only while the request is sent.
         data = self.data(body, read)
@@ -317,10 +448,7 @@ class HTTPProvider:
                 exchange.on_accepted()
                 exchange.request_id = self._request_id(response)
                 self._learn_name(response)
-                is_whole = yield from self._texts(response, answer)
-                self._end(exchange, answer, limit)
-                response.is_whole = is_whole
-                yield answer.rest()
+                yield from self._read(exchange, response, answer, limit)
         except (ModelError, wire.Fault, *wire.NOT_UNDERSTOOD) as failure:
             raise self.faults.of(failure) from None
 
@@ -347,6 +475,15 @@ class HTTPProvider:
         headers = response.headers
         request_id = headers.get("request-id") or headers.get("x-request-id")
         return request_id and self.faults.mask(request_id[:200])
+
+    def _read(
+        self, exchange: Exchange, response: wire.Response, answer: Answer, limit: int
+    ) -> Iterator[str]:
+        """Yield the text of each batch of events, perhaps none, and record how the answer ended."""
+        is_whole = yield from self._texts(response, answer)
+        self._end(exchange, answer, limit)
+        response.is_whole = is_whole
+        yield answer.rest()
 
     def _end(self, exchange: Exchange, answer: Answer, limit: int) -> None:
         """Record how the answer ended. Raises ModelError if it is not whole."""

@@ -49,6 +49,8 @@ class ModelError(Exception):
     words: str = ""  # of the provider, or of a Fault, for the log
     # The model has answered: it declined, or wrote nothing. The provider works.
     is_answer: bool = False
+    # The connection broke, or was closed before the end of the answer.
+    is_broken: bool = False
     # The server's credit is used up: no retry helps, whatever a header says.
     is_spent: bool = False
     # This may be about the images of the request, if it has any: without them, it may be answered.
@@ -102,7 +104,8 @@ class Faults:
                 text = f"could not be reached. {advice}"
             else:
                 words = f"{advice} {words}"
-        return self.error(status, text, words, retryable=retryable)
+        is_cut = failure.kind == "broken" or (failure.kind == "unreachable" and not failure.reason)
+        return self.error(status, text, words, retryable=retryable, is_broken=is_cut)
 
     def _advice(self, reason: str) -> str:
         """What the person who runs this server can do about a failed connection; empty if the
@@ -210,7 +213,8 @@ class Faults:
         `at_limit`: it is as long as we allowed. `only_thoughts`: it has thoughts and no text."""
         meaning = self._meaning_of(reason, at_limit)
         if meaning == "broken":
-            raise self.error(502, "cut its answer short. Ask again.", retryable=True)
+            text = "cut its answer short. Ask again."
+            raise self.error(502, text, retryable=True, is_broken=True)
         if meaning == "refused" or (meaning in ("limit", "window") and not has_text):
             status, text = TABLES["no_answer"][meaning]
             is_answer = meaning != "window"

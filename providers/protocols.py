@@ -78,6 +78,7 @@ class Anthropic(HTTPProvider):
 
     version = "/v1"
     path = "/v1/messages"
+    stream_path = "/v1/stream"
     list_path = "/v1/models?limit=1000"
     # The type of an event → its member with text, usage and stop reason, as in
     # {"type": "content_block_delta", "delta": {"text": "Hi"}}. A `message`, from a server that does
@@ -174,6 +175,7 @@ class OpenAI(HTTPProvider):
     (platform.openai.com/docs)."""
 
     path = "/chat/completions"
+    stream_path = "/stream"
     list_path = "/models"
     thoughts = ("reasoning_content", "reasoning", "reasoning_details")  # names, by server
     substitutes = {

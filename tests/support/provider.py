@@ -203,6 +203,8 @@ class Provider:
         return [request for request in self.requests if request.method == "POST"]
 
     def answer(self, request):
+        if request.path.endswith("/health"):  # asked once, for the name of the server
+            return status(404)(request)
         with self._arrived:
             self.requests.append(request)
             is_list = request.method == "GET"
@@ -434,13 +436,13 @@ def raw(*parts):
     return answer
 
 
-def models(ids):
+def models(ids, **headers):
     def answer(request):
         if callable(ids):
             yield from ids(request)
             return
         data = json.dumps({"object": "list", "data": [{"id": model} for model in ids]}).encode()
-        yield head(200, "application/json", Content_Length=len(data)) + data
+        yield head(200, "application/json", Content_Length=len(data), **headers) + data
         yield KEEP
 
     return answer
