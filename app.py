@@ -257,9 +257,9 @@ def delete_session(session: models.Session) -> ResponseReturnValue:
     """Delete a session with its turns.
 
     A reply in progress stops."""
-    deletion.delete_later(session.id)
+    reply = deletion.delete_later(session.id)
     services().sweeper.start()
-    services().replies.poll_soon()
+    services().replies.on_ended(reply)
     return "", 204
 
 
@@ -310,7 +310,7 @@ def cancel_reply(session: models.Session) -> models.Turn:
 
     The connection to the provider is closed, and the text so far is kept."""
     turn = cancel(session)
-    services().replies.poll_soon()
+    services().replies.on_ended(turn)
     return turn
 
 

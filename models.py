@@ -107,6 +107,8 @@ def outcome_of(
         "error_pointer": pointer,
         "error_reason": reason,
         "stop_reason": stop_reason,
+        "stream_id": None,
+        "stream_start": None,
     }
 
 
@@ -431,7 +433,7 @@ class Turn(db.Model):
     # asked for the reply.
     continued = described(
         IntegerField(default=0, constraints=[SQL("DEFAULT 0")]),
-        "How often the reply was continued, or taken over by another process.",
+        "How often the model was asked to continue the reply.",
         shown="continued",
         copied=True,
         at_end=True,
@@ -449,6 +451,11 @@ class Turn(db.Model):
         minimum=0,
     )
     writer = TextField(null=True)  # the name of the process that writes it, see processes.py
+    # Of a reply in progress: the name by which the model's server keeps the answer to the current
+    # call, so that another process can read it again; and how many characters the text had before
+    # that call. Null if it keeps none.
+    stream_id = described(TextField(null=True), at_end=True)
+    stream_start = described(IntegerField(null=True), at_end=True)
     # `count_thinking` stores them with the text, during the reply and after its end.
     thinking_characters = described(
         BigIntegerField(null=True),
@@ -475,6 +482,8 @@ class Turn(db.Model):
     # For a reply in progress that `readable` has read: the characters it had before it was
     # continued.
     base = 0
+    # For a reply that this process has ended: the `stream_id` that it had.
+    ended_stream: str | None = None
 
     @property
     def is_settled(self) -> bool:

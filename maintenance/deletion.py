@@ -36,6 +36,13 @@ class Step(NamedTuple):
     seconds: float  # for which it blocked other writers, not counting its commit
 
 
+class Taken(NamedTuple):
+    """What taking a session from its owner has done."""
+
+    is_ours: bool  # if not, the conditions did not hold, or another process was faster
+    reply: Turn | None  # the reply in progress, which is deleted
+
+
 class Backlog:
     """The sessions that the sweeper of this process has to delete: requests have taken them from
     their owners, or have failed to import them completely."""
@@ -61,21 +68,24 @@ class Backlog:
 backlog = Backlog()
 
 
-def delete_later(session_id: uuid.UUID) -> None:
-    """Take a session from its owner now, and leave its turns to the sweeper of this process."""
-    if _retrying_on_full_disk(_take_from_owner, session_id):
+def delete_later(session_id: uuid.UUID) -> Turn | None:
+    """Take a session from its owner now, and leave its turns to the sweeper of this process.
+    Returns the reply in progress that this has deleted, if there was one."""
+    taken = _retrying_on_full_disk(_take_from_owner, session_id)
+    if taken.is_ours:
         backlog.add(session_id)
+    return taken.reply
 
 
 def delete_session(session_id: uuid.UUID, *conditions: Expression) -> bool:
     """Delete a session if these conditions still hold. Returns whether it was deleted here; if not,
     another process was faster."""
     with connected():
-        is_taken = _take_from_owner(session_id, *conditions)
-    if is_taken:
+        taken = _take_from_owner(session_id, *conditions)
+    if taken.is_ours:
         _in_steps(lambda count: _delete_some(session_id, count))
     backlog.discard(session_id)
-    return is_taken
+    return taken.is_ours
 
 
 def delete_sessions(condition: Expression) -> Iterator[bool]:
@@ -154,8 +164,8 @@ def _retrying_on_full_disk(delete: Callable[P, R], *args: P.args, **kwargs: P.kw
 
 
 @transaction
-def _take_from_owner(session_id: uuid.UUID, *conditions: Expression) -> bool:
-    """Take a session from its owner. Returns whether it was taken.
+def _take_from_owner(session_id: uuid.UUID, *conditions: Expression) -> Taken:
+    """Take a session from its owner.
 
     A reply in progress is counted as interrupted, and deleted at once, since its end would count it
     again; its process adds the rest of its usage when it notices. With conditions, such as those of
@@ -165,24 +175,25 @@ def _take_from_owner(session_id: uuid.UUID, *conditions: Expression) -> bool:
         # Before any rows of keys and sessions, in the same order as a claim with a key.
         db.lock(owner)
     db.lock_rows(Session.select(Session.id).where(Session.id == session_id))
-    if not conditions:
-        _end_reply_in_progress(session_id)
+    reply = None if conditions else _end_reply_in_progress(session_id)
     is_taken = Session.update(owner="").where(Session.id == session_id, *conditions).execute()
     if is_taken and owner:
         IdempotencyKey.let_go(owner, session_id)
-    return bool(is_taken)
+    return Taken(bool(is_taken), reply)
 
 
-def _end_reply_in_progress(session_id: uuid.UUID) -> None:
+def _end_reply_in_progress(session_id: uuid.UUID) -> Turn | None:
     turn = Turn.readable().where(Turn.session == session_id, Turn.is_in_progress()).first()
     if turn is None:
-        return
+        return None
+    turn.ended_stream = turn.stream_id
     draft = Draft.of(turn)
     if turn.is_lost():
         draft.account.estimate_rest()
     # Also if it was continued, and nothing has come since.
     Usage.add([draft.entry()._replace(outcome=INTERRUPTED)])
     Turn.delete().where(Turn.id == turn.id).execute()
+    return turn
 
 
 @transaction

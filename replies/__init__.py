@@ -24,9 +24,10 @@ from typing import Any
 
 from database import Unavailable
 from limits import REPLIES, TEXTS, TITLES, Bulkhead, CachedThreads, Overloaded, Slot, memory_of
-from llm import Catalog
+from llm import Catalog, UnknownModel
 from logs import log
 from models import FAILED, IN_PROGRESS, INTERRUPTED, Session, Turn, outcome_of
+from providers.base import HTTPProvider
 from replies import commits, titles
 from replies.claim import ReplyRequest, UnconfirmedClaim
 from replies.commits import Orphan, cancel
@@ -63,9 +64,12 @@ class Replies:
         self._title_calls: set[Call] = set()  # in progress
         self._clock = clock
         self.registry = Registry()
-        self.keeper = Keeper(self.registry, self.continue_limit, self._take_over, clock)
+        self.keeper = Keeper(
+            self.registry, self.continue_limit, self._take_over, self._end_answer, clock
+        )
         self._keeper_thread = KeeperThread(self.keeper)
         self._hands_over = False  # if so, a reply that begins is handed over at once
+        self._are_names_known = False  # the model servers were asked for their names
 
     # For requests
 
@@ -132,18 +136,36 @@ class Replies:
         self._keeper_thread.wake()
         return feed
 
-    def poll_soon(self) -> None:
-        """Have the keeper poll at once. It is called when a request of this process has cancelled
-        or deleted a reply, so that the reply's writer learns of it without waiting for the next
-        regular poll."""
+    def on_ended(self, turn: Turn | None) -> None:
+        """Do what follows after a request of this process has cancelled or deleted this reply. The
+        keeper polls at once, so that the reply's writer learns of it soon. The writer may be dead,
+        so if the model's server keeps the answer, it is ended from here."""
         self.keeper.poll_soon()
         self._keeper_thread.wake()
+        if turn is not None:
+            self._end_answer(turn)
+
+    def _end_answer(self, turn: Turn) -> None:
+        """End the answer to the last call of a reply that has ended."""
+        if turn.ended_stream is not None:
+            self._run_in_thread(self._end_stream, turn)
+
+    def _end_stream(self, turn: Turn) -> None:
+        with contextlib.suppress(UnknownModel):
+            provider = self.catalog.provider_of(str(turn.model))
+            if isinstance(provider, HTTPProvider):
+                provider.end_stream(str(turn.ended_stream))
 
     # The process
 
     def start_keeper(self) -> None:
         """Start the keeper if it does not run. Raises Overloaded if no thread can be started."""
         self._keeper_thread.start()
+        if not self._are_names_known:
+            self._are_names_known = True
+            for provider in self.catalog.providers.values():
+                if isinstance(provider, HTTPProvider):
+                    self._run_in_thread(provider.ask_for_name)
 
     def stop(self, grace: float) -> None:
         """Wait up to `grace` seconds for the replies in progress to end, hand over those that are
@@ -223,6 +245,7 @@ class Replies:
                 reply.give_up()
         finally:
             self._keeper_thread.wake()
+            writer.close()
 
     def _take_over(self, orphan: Orphan, fence: int) -> bool:
         """Take over an orphan with this fence, and begin to write it. Returns False if there is no

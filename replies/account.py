@@ -64,7 +64,8 @@ class Account:
     def add_up(self, answers: Sequence[Answer], finished: Sequence[Answer]) -> None:
         """Set `used` to the tokens of these answers and of earlier writers: those that providers
         have reported and, for the `finished` answers, an estimate of the rest. It never falls
-        below `counted`, even if a provider lowers its figures."""
+        below `counted`, even if a provider lowers its figures. Leave out an answer that another
+        process may read again: it would be counted twice."""
         for name in REPORTED:
             reported = [answer.usage[name] for answer in answers if name in answer.usage]
             if reported:
@@ -77,11 +78,12 @@ class Account:
         count = min((self._before[name] or 0) + tokens, MOST_TOKENS)
         setattr(self._turn, name, max(count, self.counted[name] or 0))
 
-    def note_unbilled(self, answer: Answer, text: str, text_before: str) -> None:
+    def note_unbilled(self, answer: Answer, text: str, text_before: str, is_kept: bool) -> None:
         """Set `unbilled_bytes` from this answer, which is not over. `text_before` is the part of
-        the text that is older than this answer."""
-        billed = text if "output_tokens" in answer.usage else text_before
-        self._turn.unbilled_bytes = answer.unbilled_bytes()[0] - len(billed.encode())
+        the text that is older than this answer. `is_kept`: the answer is left out of `used`."""
+        sent = answer.prompt if is_kept else answer.unbilled_bytes()[0]
+        is_billed = "output_tokens" in answer.usage and not is_kept
+        self._turn.unbilled_bytes = sent - len((text if is_billed else text_before).encode())
 
     def estimate_rest(self) -> None:
         """Estimate, from the text that a writer has stored, the tokens that it has not counted."""

@@ -344,6 +344,8 @@ class ReplyRequest:
             draft.account.estimate_rest()
         changes = {
             "status": IN_PROGRESS,
+            "stream_id": None,
+            "stream_start": None,
             "cancelled": False,
             "continued": reply.continued + 1,
             "restarts": 0,

@@ -214,6 +214,7 @@ def _interrupted(turn: Turn, search_text: str, rest: str, cancelled: bool) -> Dr
         search_text=search_text + normalize(rest, alone=False),
         cancelled=cancelled,
     )
+    draft.turn.ended_stream = turn.stream_id
     draft.set(**draft.fallback())
     if not cancelled or turn.is_lost():  # otherwise its writer will store the exact usage
         draft.account.estimate_rest()
@@ -299,16 +300,27 @@ def take_over(turn_id: int, lease: int, limit: int, fence: int) -> Draft | None:
     draft = Draft(turn)
     if turn.thinking_characters:
         draft.thoughts = Thought.text_of(turn.id)
+    if turn.stream_id is not None:
+        draft.uncounted_restarts = restarts  # its usage is not estimated either: see Reply
+        return draft
     if lease == RELEASED and draft.no_progress:
         turn.continued -= 1  # it was handed over before it made progress
     draft.account.estimate_rest()
     return draft
 
 
-def count_restart(turn: Turn) -> bool:
-    """Count a restart of this reply. Returns whether this process still writes the reply. After
-    Unavailable, call this again: the restart is counted only once."""
-    counts = {"continued": turn.continued + 1, "restarts": turn.restarts + 1}
+def count_takeover(draft: Draft) -> bool:
+    """Count the takeover of a reply whose model's server does not have the answer any more. Returns
+    what `count_restart` returns."""
+    if draft.uncounted_restarts == 0 and draft.no_progress:
+        return True  # it was handed over before it made progress
+    return count_restart(draft.turn, draft.uncounted_restarts)
+
+
+def count_restart(turn: Turn, restarts: int = 1) -> bool:
+    """Count a restart of this reply; a hand-over counts as none. Returns whether this process still
+    writes the reply. After Unavailable, call this again: the restart is counted only once."""
+    counts = {"continued": turn.continued + 1, "restarts": turn.restarts + restarts}
     if not _store_restart(turn, counts):
         return False
     turn.continued, turn.restarts = counts["continued"], counts["restarts"]
@@ -321,6 +333,15 @@ def _store_restart(turn: Turn, counts: dict[str, int]) -> int:
     is_newer = Turn.restarts <= counts["restarts"]
     conditions = Turn.id == turn.id, Turn.fence == turn.fence, Turn.is_in_progress(), is_newer
     return Turn.update(counts).where(*conditions).execute()
+
+
+@transaction
+def store_stream(turn: Turn, stream_id: str | None, start: int | None) -> bool:
+    """Store by which name the model's server will keep the answer to the next call, and how many
+    characters the text has before it. Returns whether this process still writes the reply."""
+    conditions = Turn.id == turn.id, Turn.fence == turn.fence, Turn.is_in_progress()
+    columns = {"stream_id": stream_id, "stream_start": start}
+    return bool(Turn.update(columns).where(*conditions).execute())
 
 
 def read_news(positions: dict[int, int | None]) -> dict[int, News]:

@@ -22,6 +22,8 @@ class Draft:
     # The last continuation was refused with 400, for example because of an unknown model, and
     # brought no text.
     is_refused: bool = False
+    # The restarts, 0 or 1, by which this process has taken the reply over without counting that.
+    uncounted_restarts: int = 0
 
     def __post_init__(self) -> None:
         self.account = Account(self.turn)

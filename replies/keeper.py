@@ -70,11 +70,13 @@ class Keeper:
         registry: Registry,
         continue_limit: int,
         take_over: Callable[[Orphan, int], bool],
+        end_answer: Callable[[Turn], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`take_over` takes an orphan over with a fence, and returns whether this has succeeded."""
+        """`take_over` takes an orphan over with a fence, and returns whether this has succeeded.
+        `end_answer` ends the answer to the last call of a reply that has ended."""
         self._registry, self._clock = registry, clock
-        self._rescuer = Rescuer(continue_limit, take_over, self.store_all, clock)
+        self._rescuer = Rescuer(continue_limit, take_over, self.store_all, end_answer, clock)
         self._recent_ends = RecentEnds()
         self._next_poll = self._next_check = self._stored_at = 0.0
         self._has_more = False  # the last round has left text for the next
@@ -317,6 +319,8 @@ class Keeper:
             if turn is not None and turn.status == IN_PROGRESS and turn.fence == reply.fence:
                 self._correct_by_row(reply, turn)  # it is still ours
                 return
+            # Another process has taken it over: it may be reading the same answer.
+            reply.goes_on_elsewhere = turn is not None and turn.status == IN_PROGRESS
             reply.call.hang_up()  # at once: what follows may wait for the database
             self._store_late_usage(reply, turn)
         if reply.failure and _is_end_of(reply, turn):

@@ -11,7 +11,7 @@ from database import Unavailable
 from limits import Slot
 from logs import log
 from models import COMPLETE, FAILED, IN_PROGRESS, INTERRUPTED, Turn, outcome_of
-from providers.answer import Exchange, ignore
+from providers.answer import Answer, Exchange, ignore
 from providers.conversation import Continuation, Prompt
 from replies import commits
 from replies.commits import NewPiece, Stored
@@ -129,15 +129,41 @@ class Reply(Feed):
             self.update_progress(thinking=self.thinking.tell())
         self._arrived = ""
         self._continuation, self._held_until = Continuation(draft.turn.content), 0.0
+        # Another process may go on reading the answer, so it must not be ended.
+        self.goes_on_elsewhere = False
+        if turn.stream_id is not None:
+            self._know_answer(turn.stream_id, turn.stream_start or 0)
         # The values of the row's columns once the reply has ended. None as long as text may arrive;
         # {} while `finish` works them out.
         self._outcome: dict[str, Any] | None = None
+
+    def _know_answer(self, stream_id: str, start: int) -> None:
+        """Take the answer that an earlier writer has begun to read, after `start` characters of the
+        text. Unless it can be read again, its tokens are estimated, as those of any answer that
+        broke off."""
+        self.exchange.stream_id, self._text_before = stream_id, self.text[:start]
+        size = len(self._text_before.encode())
+        answer = Answer(self.exchange, 0, 0, self.draft.turn.unbilled_bytes + size)
+        answer.size = len(self.text.encode()) - size
 
     @property
     def fence(self) -> int:
         return self.draft.fence
 
     # For its writer
+
+    @property
+    def has_all_before_call(self) -> bool:
+        """Whether the earlier writer had stored all of the text before its last call."""
+        return len(self.text) >= (self.draft.turn.stream_start or 0)
+
+    def attach(self) -> tuple[str, str]:
+        """Expect the answer of an earlier writer to be read again. Returns the text before it, and
+        what it has added since: these must be dropped from what is read."""
+        with self._news:
+            self.thinking.start_over()
+        self._continuation = Continuation("")
+        return self._text_before, self.text[len(self._text_before) :]
 
     def receive(self, text: str) -> None:
         now = self._clock()
@@ -217,11 +243,12 @@ class Reply(Feed):
             self.draft.is_refused = outcome["error_status"] == 400
         if no_progress or (outcome["status"] == FAILED and 0 < len(content) == self.start):
             outcome = self.draft.fallback()  # no new text has come
-        outcome = outcome | {
-            "search_text": normalize(content),
-            "unbilled_bytes": -len(content.encode()),
-        }
-        self.count_usage()
+        outcome = outcome | {"search_text": normalize(content)}
+        self.goes_on_elsewhere |= outcome["status"] == IN_PROGRESS
+        is_kept = outcome["status"] == IN_PROGRESS and self.exchange.stream_id is not None
+        self.count_usage(in_progress=is_kept)
+        if not is_kept:
+            outcome["unbilled_bytes"] = -len(content.encode())
         prompt = self.prompt  # read once: another thread may set it to None
         if prompt and not no_progress:
             outcome["turns_left_out"] = prompt.left_out
@@ -300,9 +327,11 @@ class Reply(Feed):
         """Set the usage to what all of its calls have used. If the reply is `in_progress`, its last
         call is not over. Two threads may call this at once."""
         account, answers = self.draft.account, list(self.exchange.answers)
-        account.add_up(answers, finished=answers[:-1] if in_progress else answers)
+        finished = answers[:-1] if in_progress else answers
+        is_kept = in_progress and self.exchange.stream_id is not None
+        account.add_up(finished if is_kept else answers, finished)
         if in_progress and answers:
-            account.note_unbilled(answers[-1], self.so_far(), self._text_before)
+            account.note_unbilled(answers[-1], self.so_far(), self._text_before, is_kept)
 
     def size_to_store(self) -> int:
         """The approximate number of its characters that the next commit stores. The commit of the

@@ -103,11 +103,13 @@ class Rescuer:
         continue_limit: int,
         take_over: Callable[[Orphan, int], bool],
         store: Callable[[], None],
+        end_answer: Callable[[Turn], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`store` stores what has arrived here. It is called after each takeover, since a batch of
         them may take a second."""
         self._take_over, self._store, self._clock = take_over, store, clock
+        self._end_answer = end_answer
         self._orphans = Orphans(continue_limit)
         self._alive: set[str] = set()  # names of processes that run on this machine
         self._unconfirmed: list[tuple[float, UnconfirmedClaim]] = []  # each, and when it was made
@@ -206,4 +208,5 @@ class Rescuer:
         turns = [turn for turn in found if turn.lease_until == leases[turn.id]]
         if turns:  # otherwise another process was faster
             search_texts = [normalize(turn.content) for turn in turns]
-            commits.interrupt(turns, search_texts, cancelled=False)
+            for turn in commits.interrupt(turns, search_texts, cancelled=False):
+                self._end_answer(turn)

@@ -54,6 +54,7 @@ class Thinking:
         self._began: float | None = None  # when the phase began; None between phases
         self._call = 0  # the number of the phase's call
         self._before = text, characters  # before the phase
+        self._starts_over = False  # the next thought replaces all
         self._next_event = self._next_phase_end = self._next_store = 0.0
         self._is_told = True
         self._stored_length, self._is_all_stored, self._replaces_stored = len(text), True, False
@@ -72,6 +73,8 @@ class Thinking:
             self._began, self._call = now, call
             self._before = self._joined(), self._characters
             self._next_store = max(self._next_store, now + STORE_INTERVAL)
+            if self._starts_over:
+                self._replace("", 0)
             thoughts = BREAK + thoughts if self._characters else thoughts
         if self._mode != "count" and self._characters < MOST:
             self._parts.append(thoughts[: MOST - self._characters])
@@ -107,10 +110,18 @@ class Thinking:
         to tell followers."""
         if self._began is None:
             return None
-        (self._text, self._characters), self._parts = self._before, []
-        self._began, self._version = None, self._version + 1
-        self._stored_length, self._is_all_stored, self._replaces_stored = 0, False, True
+        self._began = None
+        self._replace(*self._before)
         return self.tell()
+
+    def start_over(self) -> None:
+        """Let the next thought replace all that are known: they are read once more."""
+        self._starts_over = True
+
+    def _replace(self, text: str, characters: int) -> None:
+        self._text, self._characters, self._parts = text, characters, []
+        self._starts_over, self._version = False, self._version + 1
+        self._stored_length, self._is_all_stored, self._replaces_stored = 0, False, True
 
     def figures(self, now: float) -> tuple[int | None, int | None]:
         """The characters of all thoughts, and the milliseconds that the model has thought. Both are

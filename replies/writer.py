@@ -1,9 +1,12 @@
 """The writing of a reply: it reads the conversation, asks the provider, and reads the answer."""
 
+import contextlib
 import functools
 import itertools
+import math
+import secrets
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 from database import Unavailable, connected
@@ -11,11 +14,12 @@ from files import File
 from limits import BUSY, COPIES, SMALL, memory_of
 from llm import Catalog, UnknownModel
 from models import COMPLETE, FAILED, INTERRUPTED, Missing, Turn, outcome_of
-from providers.base import RETRY_PAUSES, pause
+from providers.base import RETRY_PAUSES, HTTPProvider, pause
 from providers.conversation import Prompt
 from providers.faults import ModelError
 from providers.protocols import Provider
-from replies.commits import count_restart, store_images_start
+from providers.reread import AnotherAnswer
+from replies.commits import count_restart, count_takeover, store_images_start, store_stream
 from replies.reply import BROKEN, Reply
 from tables.files import FilePart, StoredFile
 from turns import ShownTurn, count_before, pages_before
@@ -53,6 +57,8 @@ class Writer:
         self.reply = reply
         self._catalog, self._first_message = catalog, first_message
         self._max_tokens, self._continue_limit = max_tokens, continue_limit
+        self._provider: Provider | None = None
+        self._is_at_end = False  # the answer came to its end
         self._texts = self._answer()
 
     def step(self) -> bool:
@@ -63,6 +69,7 @@ class Writer:
             if text is not None:
                 self.reply.receive(text)
                 return True
+            self._is_at_end = True
             outcome = outcome_of(COMPLETE, stop_reason=self.reply.exchange.stop_reason)
         except BaseException as error:
             self.reply.finish(self._outcome_of(error))
@@ -71,6 +78,16 @@ class Writer:
             return False
         self.reply.finish(outcome)
         return False
+
+    def close(self) -> None:
+        """End the answer if it goes on at the model's server although nobody wants it."""
+        if not (self._is_at_end or self.reply.goes_on_elsewhere):
+            self._end_stream()
+
+    def _end_stream(self) -> None:
+        stream_id = self.reply.exchange.stream_id
+        if stream_id is not None and isinstance(self._provider, HTTPProvider):
+            self._provider.end_stream(stream_id)
 
     def _outcome_of(self, error: BaseException) -> dict[str, Any]:
         """The columns of a reply that ends with this error. The error itself is not kept: its
@@ -98,8 +115,10 @@ class Writer:
         or is only the last turn. If the answer breaks off, the provider is asked to continue it, as
         often as the limit allows."""
         reply = self.reply
-        provider = self._provider()
+        provider = self._provider = self._find_provider()
         prompt = reply.prompt = read_prompt(reply, self._first_message)
+        if reply.exchange.stream_id is not None and (yield from self._come_back(provider)):
+            return
         self._check_images(provider, prompt)
         broken = None  # the latest error that broke off the answer
         refusal = None  # the first error that may be about the images
@@ -123,10 +142,63 @@ class Writer:
         finally:
             del broken, refusal  # their tracebacks refer to this frame: a reference cycle
 
-    def _provider(self) -> Provider:
+    def _find_provider(self) -> Provider:
         """The provider of the reply's model. Raises UnknownModel if there is none."""
         session, model = self.reply.session, self.reply.draft.model
         return self._catalog.allow(model, session.provider if model == session.model else None)
+
+    def _come_back(self, provider: Provider) -> Generator[str, None, bool]:
+        """Yield the rest of the answer that an earlier writer has begun to read. Returns whether
+        that was possible; if not, the provider is to be asked to continue it."""
+        reply = self.reply
+        try:
+            if not isinstance(provider, HTTPProvider) or not reply.has_all_before_call:
+                raise AnotherAnswer
+            yield from provider.attach(reply.exchange, self._most_tokens(), *reply.attach())
+            return True
+        except AnotherAnswer:
+            self._count_takeover()
+        except ModelError as error:
+            if not self._restart_after(error):
+                raise
+        return False
+
+    def _count_takeover(self) -> None:
+        """Commit that the reply was taken over, and expect another call. Raises HungUp if this
+        process has lost the reply."""
+        reply = self.reply
+        self._end_stream()
+        is_ours = None
+        while is_ours is None:
+            try:
+                with connected():
+                    is_ours = count_takeover(reply.draft)
+            except Unavailable:
+                reply.call.pause(RETRY_PAUSES[0])
+        if not is_ours:
+            raise HungUp
+        reply.expect_next_call()
+
+    def _most_tokens(self) -> int:
+        """The longest answer that is asked for."""
+        return int(min(self._max_tokens, self.reply.session.options.get("max_tokens", math.inf)))
+
+    def _name_stream(self, provider: Provider, start: int) -> None:
+        """Give the next answer, which begins after `start` characters of the text, a name by which
+        another process can read it again, if its server keeps answers. Raises HungUp if this
+        process has lost the reply."""
+        exchange, turn = self.reply.exchange, self.reply.draft.turn
+        keeps = isinstance(provider, HTTPProvider) and provider.keeps_answers
+        if not keeps and exchange.stream_id is None:
+            return
+        exchange.stream_id = None
+        stream_id = f"parley-{turn.id}-{secrets.token_hex(8)}" if keeps else None
+        with contextlib.suppress(Unavailable):  # then nobody can read it again
+            with connected():
+                is_ours = store_stream(turn, stream_id, start if keeps else None)
+            if not is_ours:
+                raise HungUp
+            exchange.stream_id = stream_id
 
     def _ask(self, provider: Provider, prompt: Prompt, refusal: ModelError | None) -> Iterator[str]:
         """Ask the provider for the text that follows the text so far. If there was a `refusal`, the
@@ -140,12 +212,13 @@ class Writer:
         if refusal and prompt.lacks_own_images:
             take_refusal = functools.partial(self._take_refusal, prompt, refusal)
             reply.exchange.on_thinking = take_refusal
+        self._name_stream(provider, len(so_far))
         answer = provider.stream(
             reply.exchange,
             reply.draft.model,
             session.system,
             prompt.messages(so_far),
-            int(min(self._max_tokens, session.options.get("max_tokens", self._max_tokens))),
+            self._most_tokens(),
             session.options,
             prompt=prompt.tokens + len(so_far.encode()) // 4,
             read=self._read_file,
@@ -204,6 +277,7 @@ class Writer:
         if it may not be restarted. Raises HungUp if this process has lost the reply."""
         reply = self.reply
         reply.on_call_broken()
+        self._end_stream()
         while reply.draft.turn.restarts < self._continue_limit:
             if not pause(reply.exchange, error, RETRY_PAUSES[0]):
                 return False

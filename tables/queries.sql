@@ -240,13 +240,14 @@ AND (
 --     writer text
 -- )
 -- Let another process, with a new fence, continue a reply whose lease is still this one, unless it
--- would have more restarts than `most`.
+-- would have more restarts than `most`. If the model's server keeps the answer, this is counted only
+-- if it turns out that the server does not have it any more.
 UPDATE turn
 SET fence = given.fence,
     writer = given.writer,
     lease_until = {clock} + {lease},
-    continued = turn.continued + 1,
-    restarts = turn.restarts + given.restarts
+    continued = turn.continued + CASE WHEN turn.stream_id IS NULL THEN 1 ELSE 0 END,
+    restarts = turn.restarts + CASE WHEN turn.stream_id IS NULL THEN given.restarts ELSE 0 END
 FROM given
 WHERE turn.id = given.id
 AND turn.status = 'in_progress'

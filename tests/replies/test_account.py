@@ -35,7 +35,8 @@ def test_uncounted_usage_of_a_dead_process_is_estimated_once():
 
 
 def answer(sent=0, **usage):
-    return types.SimpleNamespace(usage=usage, unbilled_bytes=lambda: (sent, 0))
+    unbilled = 0 if "input_tokens" in usage else sent
+    return types.SimpleNamespace(usage=usage, prompt=sent, unbilled_bytes=lambda: (unbilled, 0))
 
 
 @pytest.mark.parametrize(
@@ -88,10 +89,13 @@ def test_unbilled_bytes_are_noted_for_a_takeover():
     """Of a call that was sent 40 bytes and has brought four bytes of text."""
     turn = turn_of("Half more")
     account = Account(turn)
-    account.note_unbilled(answer(40), "Half more", "Half")
+    account.note_unbilled(answer(40), "Half more", "Half", is_kept=False)
     assert turn.unbilled_bytes == 36
-    account.note_unbilled(answer(0, input_tokens=10, output_tokens=1), "Half more", "Half")
+    counted = answer(40, input_tokens=10, output_tokens=1)
+    account.note_unbilled(counted, "Half more", "Half", is_kept=False)
     assert turn.unbilled_bytes == -9
+    account.note_unbilled(counted, "Half more", "Half", is_kept=True)
+    assert turn.unbilled_bytes == 36
 
 
 def test_higher_counts_in_the_row_stay():

@@ -409,7 +409,7 @@ for came_through in (False, True):
         last = Turn.select().order_by(Turn.id.desc()).first()
         Turn.update(status="complete").where(Turn.id != last.id).execute()
         Turn.update(lease_until=1, writer="elsewhere/1/1").where(Turn.id == last.id).execute()
-        rescuer = Rescuer(2, take_over, lambda: None)
+        rescuer = Rescuer(2, take_over, lambda: None, lambda turn: None)
         looks = 0
         while len(asked) < 2:
             try:

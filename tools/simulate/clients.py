@@ -96,15 +96,16 @@ def _ask(process: ServerProcess, wish: Wish, answer: Answer) -> None:
 def _cancel(process: ServerProcess, wish: Wish, answer: Answer) -> None:
     with db.connection_context():
         session = Session.get_owned(wish.owner, wish.session_id)
-    answer.turn_id = cancel(session).id
-    process.replies.poll_soon()
+    turn = cancel(session)
+    process.replies.on_ended(turn)
+    answer.turn_id = turn.id
     answer.status = 200
 
 
 def _delete(process: ServerProcess, wish: Wish, answer: Answer) -> None:
     with db.connection_context():
         delete_session(Session.get_owned(wish.owner, wish.session_id).id)
-    process.replies.poll_soon()
+    process.replies.on_ended(None)
     answer.status = 204
 
 
