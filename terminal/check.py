@@ -20,6 +20,7 @@ from logs import one_line
 from maintenance.migrations import MIGRATIONS
 from oidc import IdentityProvider
 from providers.answer import Exchange
+from providers.base import HTTPProvider
 from providers.faults import ModelError
 from providers.protocols import Provider
 from settings import SettingError, read_environment, read_settings, unknown_settings, whose
@@ -223,6 +224,8 @@ def check_provider(settings: Settings, catalog: Catalog, provider: Provider) -> 
         # Some servers have no list of models: then we only try whether a model answers.
         listed, tried = named, named[:1]
         say("warning", str(error))
+    if isinstance(provider, HTTPProvider) and provider.keeps_answers:
+        check_kept_answers(provider)
     for model in named:
         if not {*spellings(model)}.intersection(listed):
             others = ", ".join(listed[:LISTED]) or "nothing"
@@ -232,6 +235,16 @@ def check_provider(settings: Settings, catalog: Catalog, provider: Provider) -> 
         tried = [default]
     for model in tried:
         check_model(provider, model, settings["MAX_TOKENS"])
+
+
+def check_kept_answers(provider: HTTPProvider) -> None:
+    """Say whether this llama.cpp keeps answers, so that a reply can go on with the same one."""
+    name = provider.known_as
+    if provider.can_keep_answers():
+        say("ok", f"{name} keeps answers: after a crash, nothing is computed twice")
+    else:
+        advice = "is it of mid-2026 or later, and does a proxy pass on /v1/stream and /v1/streams?"
+        say("warning", f"{name} keeps no answers, so after a crash it computes again: {advice}")
 
 
 def check_model(provider: Provider, model: str, max_tokens: int) -> None:

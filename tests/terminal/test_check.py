@@ -24,6 +24,7 @@ from commands import (
     of_level,
 )
 from databases import POSTGRESQL
+from keeping import Keeping
 from provider import raw, reply, status, thought
 from raw_tables import tables_of
 from servers import free_port, running
@@ -458,3 +459,14 @@ def test_a_setting_that_gunicorn_would_refuse_is_reported(folder):
     for port in ("abc", "99999"):
         check_that_it_fails(folder, "^PORT: give a whole number from 1 to 65535$", PORT=port)
     check_that_it_fails(folder, "^WEB_CONCURRENCY: give a whole number", WEB_CONCURRENCY="two")
+
+
+@pytest.mark.parametrize("can", [True, False])
+def test_says_whether_llama_cpp_keeps_answers(folder, can):
+    with contextlib.closing(Keeping()) as keeping:
+        keeping.has_route = can
+        settings = {"OPENAI_BASE_URL": f"{keeping.url}/v1", "MODELS": "m-1"}
+        level, sentence = ("ok", "keeps") if can else ("warning", "keeps no")
+        code, found = check(folder, **settings)
+        assert code == 0
+        assert any(f"llama.cpp {sentence} answers" in each for each in of_level(level, found))
