@@ -192,6 +192,8 @@ class Reply(Feed):
         is dropped: it seemed to repeat the text so far."""
         self._text_before = self.so_far()
         self._continuation = Continuation(self._text_before)
+        with self._news:
+            self.thinking.go_on()
         # The usage of the broken call is estimated when the next one begins: store it then.
         self._next_usage_commit = 0.0
 

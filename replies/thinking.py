@@ -118,6 +118,10 @@ class Thinking:
         """Let the next thought replace all that are known: they are read once more."""
         self._starts_over = True
 
+    def go_on(self) -> None:
+        """Let the next thought follow those that are known, after all."""
+        self._starts_over = False
+
     def _replace(self, text: str, characters: int) -> None:
         self._text, self._characters, self._parts = text, characters, []
         self._starts_over, self._version = False, self._version + 1

@@ -242,6 +242,21 @@ def test_an_answer_that_cannot_be_read_again_is_continued(served, keeping, lie):
     assert (continued, restarts) == (1, 1) and estimated > 0
 
 
+@pytest.mark.parametrize("protocol", ["openai"])
+def test_thinking_that_cannot_be_read_again_is_kept(served, keeping):
+    first, second = (thought(reasoning_content=text) for text in ("Hm.", "So."))
+    keeping.pieces = [first, *words(TEXT[:100]), threading.Event()]
+    client = served.client()
+    session = begin(client)
+    wait_until(lambda: text_of(client, session) == TEXT[:100])
+    path = f"/sessions/{session['id']}/turns/{client.turns(session)[1]['id']}/thinking"
+    wait_until(lambda: client.get(path).status_code == 200)
+    keeping.lies, keeping.pieces = "forgets", [second, *words(TEXT[100:])]
+    kill(served)
+    assert wait_for_status(client, session, "complete", 30)["content"] == TEXT
+    assert client.get(path).json()["text"] == "Hm.\n\nSo."
+
+
 @pytest.mark.parametrize("lie", ["other", "half", "forgets"])
 def test_a_broken_connection_to_an_answer_that_is_gone_is_continued(served, keeping, lie):
     keeping.cuts, keeping.lies = [6], lie
