@@ -69,7 +69,7 @@ class Replies:
         )
         self._keeper_thread = KeeperThread(self.keeper)
         self._hands_over = False  # if so, a reply that begins is handed over at once
-        self._are_names_known = False  # the model servers were asked for their names
+        self._has_asked_names = False  # of the model servers
 
     # For requests
 
@@ -161,8 +161,8 @@ class Replies:
     def start_keeper(self) -> None:
         """Start the keeper if it does not run. Raises Overloaded if no thread can be started."""
         self._keeper_thread.start()
-        if not self._are_names_known:
-            self._are_names_known = True
+        if not self._has_asked_names:
+            self._has_asked_names = True
             for provider in self.catalog.providers.values():
                 if isinstance(provider, HTTPProvider):
                     self._run_in_thread(provider.ask_for_name)

@@ -20,6 +20,7 @@ import trouble
 from client import ALICE, wait_for_status, wait_until
 from cluster import new_cluster
 from dead_replies import check_many_dead
+from meanwhile import all_the_while
 from needs import ENGINES
 from provider import reply
 from raw_tables import tables_of
@@ -147,24 +148,15 @@ def test_a_postgresql_that_hangs_costs_no_reply(folder):
         return f"{threads} threads before, {most} in the end, {left} after"
 
 
-@contextlib.contextmanager
 def impatient(client):
     """A client that gives up each request after half a second, and asks again."""
-    over = threading.Event()
 
-    def ask():
-        while not over.is_set():
-            with contextlib.suppress(requests.Timeout):
-                client.get("/sessions", timeout=0.5)
-                over.wait(0.5)  # if it was answered
+    def ask(over):
+        with contextlib.suppress(requests.Timeout):
+            client.get("/sessions", timeout=0.5)
+            over.wait(0.5)  # if it was answered
 
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    return all_the_while(ask)
 
 
 @together

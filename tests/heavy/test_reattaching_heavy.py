@@ -6,7 +6,6 @@ import concurrent.futures
 import contextlib
 import re
 import signal
-import threading
 import time
 
 import pytest
@@ -17,6 +16,7 @@ from connections import on_linux
 from fleet import kill_worker
 from late_writers import paused
 from llama import PROTOCOLS, llama_server
+from meanwhile import all_the_while
 from proxy import Proxy
 from raw_tables import tables_of
 from readers import Reader
@@ -27,41 +27,20 @@ WORDS = 500  # of the shortest reply; each of the others has one more
 COUNTS = "prompt_tokens_total", "prompt_tokens_cached_total", "tokens_predicted_total"
 
 
-@contextlib.contextmanager
 def slowed(process):
     """The process runs for less than half of the time."""
-    over = threading.Event()
 
-    def brake():
-        while not over.wait(0.04):
-            process.send_signal(signal.SIGSTOP)
-            over.wait(0.06)
-            process.send_signal(signal.SIGCONT)
+    def brake(over):
+        over.wait(0.04)
+        process.send_signal(signal.SIGSTOP)
+        over.wait(0.06)
+        process.send_signal(signal.SIGCONT)
 
-    thread = threading.Thread(target=brake)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    return all_the_while(brake)
 
 
-@contextlib.contextmanager
 def cut_every(seconds, proxy):
-    over = threading.Event()
-
-    def cut():
-        while not over.wait(seconds):
-            proxy.cut()
-
-    thread = threading.Thread(target=cut)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    return all_the_while(lambda over: over.wait(seconds) or proxy.cut())
 
 
 def counts_of(url):

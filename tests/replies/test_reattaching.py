@@ -22,10 +22,7 @@ PROTOCOLS = {
     "openai": ("OPENAI_BASE_URL", "/v1", "m-1"),
     "anthropic": ("ANTHROPIC_BASE_URL", "", "claude-1"),
 }
-USAGE = {
-    "openai": {"input_tokens": 15, "output_tokens": 7, "cached_tokens": 3},
-    "anthropic": {"input_tokens": 15, "output_tokens": 7, "cached_tokens": 3},
-}
+USAGE = {"input_tokens": 15, "output_tokens": 7, "cached_tokens": 3}  # in both protocols
 AS_ONE = 0, 0, 0  # continued, restarts, estimated tokens
 
 
@@ -49,15 +46,25 @@ def protocol(request):
 
 
 @pytest.fixture
-def served(start, new_database, keeping, protocol):
-    """A server with one process whose model server keeps answers; it knows that."""
-    setting, path, model = PROTOCOLS[protocol]
-    settings = {setting: keeping.url + path, "DEFAULT_MODEL": model, "WEB_CONCURRENCY": 1}
-    server = start(DATABASE_URL=new_database(), **settings)
-    server.settings = settings
-    assert answered(server.client(), "Who are you?")["status"] == "complete"
-    keeping.requests.clear()
-    return server
+def serve(start, new_database, keeping):
+    """A function that starts a server with one process and these settings, which has had an answer
+    of its model server, and so knows whether that keeps answers."""
+
+    def serve(protocol="openai", **settings):
+        setting, path, model = PROTOCOLS[protocol]
+        settings |= {setting: keeping.url + path, "DEFAULT_MODEL": model, "WEB_CONCURRENCY": 1}
+        server = start(DATABASE_URL=new_database(), **settings)
+        server.settings = settings
+        assert answered(server.client(), "Who are you?")["status"] == "complete"
+        keeping.requests.clear()
+        return server
+
+    return serve
+
+
+@pytest.fixture
+def served(serve, protocol):
+    return serve(protocol)
 
 
 def begin(client, content="Hello", **fields):
@@ -94,7 +101,7 @@ def asked_for(keeping, method):
     return [request for request in keeping.requests if request.method == method]
 
 
-def test_after_broken_connections_the_same_answer_goes_on(served, keeping, protocol):
+def test_after_broken_connections_the_same_answer_goes_on(served, keeping):
     keeping.pieces, keeping.cuts = words(TEXT), [9, 5, 25]
     client = served.client()
     with client.stream("POST", "/sessions", {"content": "Hello"}) as stream:
@@ -102,7 +109,7 @@ def test_after_broken_connections_the_same_answer_goes_on(served, keeping, proto
     text = "".join(event.data["delta"] for event in events if event.name == "content_delta")
     turn = events[-2].data
     assert text == turn["content"] == TEXT
-    assert turn["usage"] == USAGE[protocol]
+    assert turn["usage"] == USAGE
     assert counts(served) == (*AS_ONE, None, None)
     assert len(keeping.posts) == 1 and len(asked_for(keeping, "GET")) == 3
     assert keeping.deleted == []
@@ -156,7 +163,7 @@ def test_after_a_death_the_same_answer_goes_on(served, keeping, protocol):
     following.join(60)
     turn = wait_for_status(client, session, "complete")
     assert reader.text == turn["content"] == TEXT
-    assert (turn["usage"], turn["continued"]) == (USAGE[protocol], 0)
+    assert (turn["usage"], turn["continued"]) == (USAGE, 0)
     assert counts(served) == (*AS_ONE, None, None)
     if thoughts:
         path = f"/sessions/{session['id']}/turns/{turn['id']}/thinking"
@@ -178,11 +185,10 @@ def test_a_death_between_call_and_first_word_costs_no_prompt(served, keeping):
     assert len(keeping.posts) == 1 and counts(served)[:3] == AS_ONE
 
 
-def test_ten_deaths_are_no_restarts(served, keeping):
+def test_deaths_are_no_restarts(served, keeping):
     """Not even of a continued answer: here, the model repeats the end of what it is to continue."""
     gates = [threading.Event() for _ in range(6)]
     half, rest = TEXT[:150], TEXT[150:]
-    keeping.pieces, keeping.has_route = words(half), True
     client = served.client()
     keeping.pieces = [*words(half), threading.Event()]
     session = begin(client)
@@ -208,7 +214,7 @@ def test_ten_deaths_are_no_restarts(served, keeping):
     assert counts(served)[:2] == (1, 1)
 
 
-def test_a_deploy_hands_the_answer_over(start, served, keeping, protocol):
+def test_a_deploy_hands_the_answer_over(start, served, keeping):
     go_on = threading.Event()
     keeping.pieces = [*words(TEXT[:100]), go_on, *words(TEXT[100:])]
     session = begin(served.client())
@@ -219,7 +225,7 @@ def test_a_deploy_hands_the_answer_over(start, served, keeping, protocol):
     wait_until(lambda: asked_for(keeping, "GET"), 40)
     go_on.set()
     turn = wait_for_status(client, session, "complete", 30)
-    assert (turn["content"], turn["usage"]) == (TEXT, USAGE[protocol])
+    assert (turn["content"], turn["usage"]) == (TEXT, USAGE)
     assert counts(served) == (*AS_ONE, None, None)
     assert len(keeping.posts) == 1 and keeping.deleted == []
 
@@ -304,11 +310,8 @@ def test_a_process_that_has_lost_a_reply_leaves_its_answer_alone(start, served, 
     assert len(keeping.posts) == 1 and keeping.deleted == []
 
 
-def test_an_answer_that_is_given_up_is_ended(start, new_database, keeping):
-    settings = {"OPENAI_BASE_URL": keeping.url + "/v1", "DEFAULT_MODEL": "m-1", "MODEL_TIMEOUT": 2}
-    server = start(DATABASE_URL=new_database(), WEB_CONCURRENCY=1, **settings)
-    client = server.client()
-    client.create("Who are you?")
+def test_an_answer_that_is_given_up_is_ended(serve, keeping):
+    client = serve(MODEL_TIMEOUT=2).client()
     keeping.pieces = ["Half ", threading.Event()]
     session = begin(client)
     turn = wait_for_status(client, session, "failed", 20)
@@ -316,11 +319,9 @@ def test_an_answer_that_is_given_up_is_ended(start, new_database, keeping):
     wait_until(lambda: keeping.busy == 0, 2)
 
 
-def test_an_orphan_that_ends_ends_its_answer(start, new_database, keeping):
-    settings = {"OPENAI_BASE_URL": keeping.url + "/v1", "DEFAULT_MODEL": "m-1", "CONTINUE_LIMIT": 0}
-    server = start(DATABASE_URL=new_database(), WEB_CONCURRENCY=1, **settings)
+def test_an_orphan_that_ends_ends_its_answer(serve, keeping):
+    server = serve(CONTINUE_LIMIT=0)
     client = server.client()
-    client.create("Who are you?")
     keeping.pieces = ["Half ", threading.Event()]
     session = begin(client)
     wait_until(lambda: text_of(client, session) == "Half ")
@@ -344,28 +345,19 @@ def test_a_router_that_lacks_the_route_is_asked_once(served, keeping):
     ]
 
 
-def test_other_servers_see_no_difference(start, new_database, keeping):
+def test_other_servers_see_no_difference(serve, keeping):
     keeping.is_named = False
-    settings = {"OPENAI_BASE_URL": keeping.url + "/v1", "DEFAULT_MODEL": "m-1"}
-    server = start(DATABASE_URL=new_database(), WEB_CONCURRENCY=1, **settings)
-    client = server.client()
+    client = serve().client()
     keeping.pieces, keeping.cuts = words(TEXT), [9]
     assert answered(client)["continued"] == 1
     assert not any("x-conversation-id" in request.headers for request in keeping.posts)
     assert asked_for(keeping, "GET") == asked_for(keeping, "DELETE") == []
 
 
-def test_titles_are_not_kept(start, new_database, keeping):
-    settings = {
-        "OPENAI_BASE_URL": keeping.url + "/v1",
-        "DEFAULT_MODEL": "m-1",
-        "TITLE_MODEL": "m-2",
-    }
-    server = start(DATABASE_URL=new_database(), WEB_CONCURRENCY=1, **settings)
-    client = server.client()
-    client.create("Who are you?")
+def test_titles_are_not_kept(serve, keeping):
+    client = serve(TITLE_MODEL="m-2").client()
     client.create("And who are you?")
-    wait_until(lambda: len(keeping.posts) == 4)
+    wait_until(lambda: {"m-1", "m-2"} <= {request.body["model"] for request in keeping.posts})
     named = {
         request.body["model"] for request in keeping.posts if "x-conversation-id" in request.headers
     }

@@ -138,9 +138,6 @@ class Keeping(Provider):
         yield chunk(b"")
 
 
-def words(text, pace=0.0, before=()):
-    """The pieces of this text, word by word, each after a pause."""
-    pieces = [*before]
-    for word in re.findall(r"\s*\S+\s*", text):
-        pieces += [pace, word] if pace else [word]
-    return pieces
+def words(text):
+    """The pieces of this text, word by word."""
+    return re.findall(r"\s*\S+\s*", text)

@@ -1,10 +1,11 @@
 """PostgreSQL's faults in a soak, besides those of tests/support/trouble.py."""
 
 import contextlib
-import threading
 import time
 
 import psycopg
+
+from meanwhile import all_the_while
 
 CUTS = 1, 4  # seconds from one cut of all connections to the next
 UNPROMOTED = 0.5, 4  # seconds during which no server takes writes
@@ -60,25 +61,6 @@ def cut_all(cluster):
         " AND backend_type IN ('client backend', 'walsender')"
     )
     return len(ended)
-
-
-@contextlib.contextmanager
-def all_the_while(act):
-    """Call this again and again, in a thread, until the context is left. It gets the event that
-    says so."""
-    over = threading.Event()
-
-    def run():
-        while not over.is_set():
-            act(over)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 @contextlib.contextmanager
