@@ -6,6 +6,7 @@ import shlex
 import sys
 from typing import Any
 
+from clients.python.parley_client import ParleyError
 from files import FILES_MAX, File
 from logs import CONTROLS, one_line
 from terminal.client import Client, Refused
@@ -62,7 +63,7 @@ class Attachments:
         """Upload what the server has deleted, as it does after a day without a message. The ids are
         the same, since they depend on the bytes alone."""
         for _, data in self._attached:
-            self._client.upload(data, self._screen.say_lost)
+            self._client.patient.upload(data)
 
     def _add(self, path: str) -> File:
         is_input = path == STANDARD_INPUT and not sys.stdin.isatty()
@@ -71,9 +72,11 @@ class Attachments:
             raise Refused(f"{name} was not attached: a message has at most {FILES_MAX} images.")
         data = self._read(0 if is_input else os.path.expanduser(path), name)
         try:
-            described = self._client.upload(data, self._screen.say_lost)
-        except Refused as error:
-            raise Refused(f"{name}: {error}", error.status) from None
+            described = self._client.patient.upload(data)
+        except ParleyError as error:
+            if error.status is None:
+                raise
+            raise Refused(f"{name}: {error.detail}") from None
         alt = "" if is_input else file_name(os.path.basename(path))
         file = File(**described | {"alt": alt})
         self._attached.append((file, data))
@@ -85,7 +88,7 @@ class Attachments:
     def _read(self, path: str | int, name: str) -> bytes:
         """All bytes of a file. Raises Refused before it reads more than the server takes."""
         # A server of an older release has no such field.
-        most = self._client.get("/models").get("meta", {}).get("max_file", 0)
+        most = self._client.models().get("meta", {}).get("max_file", 0)
         if not most:
             raise Refused("This server takes no images.")
         try:

@@ -1,6 +1,5 @@
 """`flask chat`: a conversation in the terminal, by Parley's API alone."""
 
-import functools
 import re
 import sys
 import uuid
@@ -11,17 +10,20 @@ import click
 import requests
 
 import auth
+from clients.python.parley_client import Event, ParleyError, Reply
 from providers.options import OPTIONS
 from settings import SettingError, command
 from terminal import commands
 from terminal.attachments import STANDARD_INPUT, Attachments, completed
 from terminal.choices import Choices
-from terminal.client import LOST, NOT_PARLEY, Client, Event, Refused, with_reason
+from terminal.client import Client, Refused, with_reason
 from terminal.prompt import open_history, read_typed, unquoted
 from terminal.screen import Screen
 from terminal.sessions import Sessions, title_of
 from terminal.transcript import Transcript, mark_of
 
+# Exceptions after an answer that is not Parley's.
+NOT_PARLEY = (ValueError, LookupError, TypeError, AttributeError)
 DONE, FAILED, STOPPED = range(3)  # how an action ended; STOPPED by Ctrl-C
 COMMAND = re.compile(r"(/[a-z?]+)(?:\s+(.*))?", re.IGNORECASE | re.DOTALL)
 FAREWELLS = ("exit", "quit", "bye", "/exit", "/quit", "/bye")
@@ -51,6 +53,8 @@ Settings, which apply from the next reply
   /system TEXT     set the system prompt; /system default removes it
   /set temperature 0.7
                    set an option; /set lists them, and "default" resets one
+  /set stop "END" "\\n\\n"
+                   end a reply before one of these texts
   /show            show the model, the options and the system prompt
 
 Typing
@@ -64,16 +68,19 @@ class Chat:
     """One user's session on a server. If there is none yet, the first message creates it, with the
     settings chosen by then."""
 
-    def __init__(self, client: Client, hides_thinking: bool = False, **fields: str | None) -> None:
-        self.client, self.screen = client, Screen(hides_thinking)
+    def __init__(
+        self, url: str, token: str, hides_thinking: bool = False, **fields: str | None
+    ) -> None:
+        self.screen = Screen(hides_thinking)
+        self.client = client = Client(url, token, self.screen.say_lost)
         self.choices = Choices(client, self.screen, **fields)
-        self.transcript = Transcript(client, self.screen, self.follow)
+        self.transcript = Transcript(client, self.screen, self.follow_latest)
         self.sessions = Sessions(client, self.screen)
         self.attachments = Attachments(client, self.screen)
         # `commands` have no arguments, those in `commands_with_words` may have some.
         self.commands: dict[str, Callable[[], None]] = {
-            "/retry": functools.partial(self.ask_again, "/retry"),
-            "/continue": functools.partial(self.ask_again, "/continue"),
+            "/retry": self.retry,
+            "/continue": self.go_on,
             "/history": self.transcript.show_all,
             "/thinking": self.transcript.show_thinking,
             "/new": self.sessions.begin_new,
@@ -99,7 +106,7 @@ class Chat:
     def run(self, action: Callable[..., None], *arguments: Any) -> int:
         """Call this, and return how it ended: DONE, FAILED or STOPPED. Ctrl-C cancels the reply in
         progress. Errors are printed."""
-        url, outcome = self.client.url, FAILED
+        outcome = FAILED
         try:
             with self.screen:
                 try:
@@ -110,14 +117,11 @@ class Chat:
                     self.cancel()
                     return STOPPED
         except Refused as error:
-            problem = problem_of(error)
-        except requests.exceptions.SSLError:
-            problem = f"{url} has no https:// that is trusted here. Is it http://?"
-        except LOST:
-            advice = f"Start it with `{command()} run`, or check --url"
-            problem = f"{url} cannot be reached. {advice}, also its http:// or https://."
+            problem = str(error)
+        except ParleyError as error:
+            problem = problem_of(error, self.client.url)
         except NOT_PARLEY:
-            problem = f"{url} is not Parley. Check --url, which begins with http:// or https://."
+            problem = f"{self.client.url} is not Parley. Check --url."
         self.screen.say(f"Error: {problem}", err=True)
         return outcome
 
@@ -127,20 +131,16 @@ class Chat:
         hint = ""
         try:
             if self.client.session_id:  # without an id, a reply can only be left alone
-                hint = self.stop(f"/sessions/{self.client.session_id}")
+                hint = self.stop(self.client.session_id)
         finally:
             self.screen.say(hint, err=True)
 
-    def stop(self, session: str) -> str:
+    def stop(self, session_id: str) -> str:
         """Stop the reply in progress. Returns a hint how to continue it, if that is possible."""
-        try:
-            self.client.call("POST", f"{session}/cancel")
-        except Refused as error:
-            if error.status == 409:  # no reply is in progress
-                return ""
-            raise
+        if not self.client.cancel(session_id):
+            return ""
         # After a stopped retry, the old reply is shown again.
-        stored = self.client.get(f"{session}?turns[limit]=1")
+        stored = self.client.session(session_id, limit=1)
         self.sessions.title = title_of(stored)  # perhaps the event with it has not come
         [turn] = stored["turns"][-1:]
         is_whole = turn.get("status") == "complete" and turn["stop_reason"] != "length"
@@ -152,17 +152,18 @@ class Chat:
         """Open this session, the last one, or a new one. The first requests: errors of the server
         or the token show here."""
         if not session_id:
-            latest = self.client.get("/sessions?page[limit]=1")["data"]
+            params = {"page[limit]": 1}
+            latest = self.client.request("GET", "/sessions", params=params).json()["data"]
             session_id = latest[0]["id"] if goes_on and latest else None
             if goes_on and not latest:
                 self.screen.say("There is no chat yet: this is a new one.", err=True)
         if session_id:
             if self.choices.fields:
-                self.client.call("PATCH", f"/sessions/{session_id}", self.choices.fields)
-            self.enter(session_id)
+                self.client.change(str(session_id), **self.choices.fields)
+            self.enter(str(session_id))
 
     def enter(self, session_id: str) -> None:
-        session = self.client.get(f"/sessions/{session_id}?turns[limit]=1")
+        session = self.client.session(session_id, limit=1)
         self.client.session_id, self.sessions.title = session["id"], title_of(session)
         self.choices.load_from(session)
         for turn in session["turns"][-1:]:
@@ -171,7 +172,7 @@ class Chat:
     def greet(self) -> None:
         """Say which chat this is, with which model, on which server. Show its last turns."""
         if not self.choices.model:
-            for model in self.client.get("/models")["data"]:
+            for model in self.client.models()["data"]:
                 if model["default"]:
                     self.choices.fields["model"] = model["id"]
         title, model = self.sessions.title, self.choices.model or "no model"
@@ -221,28 +222,38 @@ class Chat:
         return [word for word in words if word.startswith(begun)]
 
     def send(self, text: str) -> None:
-        message = {"content": unquoted(text).strip("\n")} | self.attachments.fields
-        session_id = self.client.session_id
-        path = f"/sessions/{session_id}/messages" if session_id else "/sessions"
-        if not session_id:
-            message |= self.choices.fields
+        content, session_id = unquoted(text).strip("\n"), self.client.session_id
+        fields = self.attachments.fields | ({} if session_id else self.choices.fields)
+
+        def send() -> Reply:
+            reply = self.client.patient.send(content, session_id, **fields)
+            self.attachments.clear()
+            return reply
+
         self.screen.begin_reply()
         try:
-            self.answer(path, message)
-        except Refused as error:
+            self.answer(send)
+        except ParleyError as error:
             if not (error.pointer or "").startswith("/files/"):
                 raise
             self.attachments.upload_again()
-            self.answer(path, message)
+            self.answer(send)
         if not session_id and not self.sessions.title:  # the event with the title was lost
             self.enter(self.client.session_id)
 
-    def ask_again(self, command: str) -> None:
+    def retry(self) -> None:
+        session_id = self.current()
+        self.screen.begin_reply()
+        self.answer(lambda: self.client.patient.retry(session_id))
+
+    def go_on(self) -> None:
+        session_id = self.current()
+        self.answer(lambda: self.client.patient.continue_(session_id))
+
+    def current(self) -> str:
         if not self.client.session_id:
             raise Refused("There is no reply yet.")
-        if command == "/retry":
-            self.screen.begin_reply()
-        self.answer(f"/sessions/{self.client.session_id}{command}")
+        return self.client.session_id
 
     def open_listed(self, typed: str) -> None:
         self.enter(self.sessions.find(typed))
@@ -268,28 +279,30 @@ class Chat:
 
     # Replies
 
-    def answer(self, path: str, body: dict | None = None) -> None:
+    def answer(self, ask: Callable[[], Reply]) -> None:
         """Ask for a reply, and print it. If the model of an old session is no longer served, use
         the default."""
-        is_old = self.client.session_id
+        session_id = self.client.session_id
         try:
-            self.follow(path, body)
-        except Refused as error:
-            if not (is_old and self.take_default(error)):
+            self.follow(ask())
+        except ParleyError as error:
+            if not (session_id and error.pointer == "/model" and self.take_default(True)):
                 raise
-            if error.reply_status:
-                path, body = f"/sessions/{self.client.session_id}/retry", None
-            self.follow(path, body)
+            self.follow(ask())
+        except Refused as error:
+            if not (session_id and self.is_model_named(error) and self.take_default(False)):
+                raise
+            self.follow(self.client.patient.retry(session_id))
 
-    def take_default(self, error: Refused) -> bool:
+    def is_model_named(self, error: Refused) -> bool:
+        """Whether the reply failed with a 400 whose message names the session's model."""
+        return error.reply_status == 400 and self.choices.model.rpartition("/")[2] in str(error)
+
+    def take_default(self, is_refused: bool) -> bool:
         """If the session's model is gone, give it the server's default. Returns whether it did. The
-        model is gone if the server's error points at it, or if its provider's error is a 400 that
-        names it and the provider no longer lists it."""
-        is_refused, gone = error.pointer == "/model", self.choices.model
-        is_named = error.reply_status == 400 and gone.rpartition("/")[2] in str(error)
-        if not is_refused and not is_named:
-            return False
-        models = self.client.get("/models")["data"]
+        model is gone if the server refuses it, or if its provider does not list it."""
+        gone = self.choices.model
+        models = self.client.models()["data"]
         is_listed = any(model["id"] in (gone, f"{gone}:latest") for model in models)
         default = next((model["id"] for model in models if model["default"]), None)
         if default is None or (is_listed and not is_refused):
@@ -299,20 +312,21 @@ class Chat:
         self.screen.say(sentence, err=True)
         return True
 
-    def follow(self, post: str | None = None, body: dict | None = None) -> None:
-        """Print the latest reply as it comes, or the reply that this POST asks for. Raises Refused
-        if it failed."""
-        for event in self.client.events(self.screen.say_lost, post, body):
-            if body:  # the message is stored
-                self.attachments.clear()
+    def follow(self, reply: Reply) -> None:
+        """Print the reply as it comes. Raises Refused if it failed."""
+        self.client.session_id = reply.session
+        for event in reply.events():
             self.show(event)
+
+    def follow_latest(self) -> None:
+        self.follow(self.client.patient.follow(self.current()))
 
     def show(self, event: Event) -> None:
         """Print an event. Raises Refused if the reply is not complete."""
         data = event.data
-        if event.name in ("content_delta", "assistant_turn", "error"):
+        if event.event in ("content_delta", "assistant_turn", "error"):
             self.screen.end_thinking()
-        match event.name:
+        match event.event:
             case "session":
                 self.choices.fields["model"] = data["model"]["id"]
                 self.sessions.title = title_of(data)
@@ -331,10 +345,17 @@ class Chat:
                 raise Refused(with_reason(data["message"], data), reply_status=data["status"])
 
 
-def problem_of(error: Refused) -> str:
+def problem_of(error: ParleyError, url: str) -> str:
     """The error; with the name of the option, system prompt or title if the server refuses that."""
-    name = (error.pointer or "").rpartition("/")[2]
-    return f"{name}: {error}" if name in (*OPTIONS, "system", "title") else str(error)
+    if error.status is not None:
+        name = (error.pointer or "").rpartition("/")[2]
+        return f"{name}: {error.detail}" if name in (*OPTIONS, "system", "title") else error.detail
+    if isinstance(error.__cause__, requests.exceptions.SSLError):
+        return f"{url} has no https:// that is trusted here. Is it http://?"
+    if error.retry_after is None:
+        return f"{error.detail} Check --url."
+    advice = f"Start it with `{command()} run`, or check --url"
+    return f"{url} cannot be reached. {advice}, also its http:// or https://."
 
 
 # Click does not rewrap a paragraph that begins with \b.
@@ -389,7 +410,11 @@ def chat_command(
             token = tokens.sign(tokens.local_user, 1)
     except (auth.InvalidToken, SettingError, OSError) as error:
         raise click.ClickException(f"Give --token, or set PARLEY_TOKEN. {error}") from None
-    chat = Chat(Client(url, token), hide_thinking, model=model, system=system)
+    try:
+        chat = Chat(url, token, hide_thinking, model=model, system=system)
+    except ValueError:
+        advice = "Check --url, which begins with http:// or https://."
+        raise click.ClickException(f"{url} is not Parley. {advice}") from None
     if is_list:
         sys.exit(chat.run(chat.sessions.list_latest, True) != DONE)
     outcome = chat.run(chat.open, session_id, goes_on)

@@ -49,7 +49,8 @@ def say(level: str, sentence: str) -> None:
 @click.command("check")
 def check_command() -> None:
     """Try all that is set up, and say what to do. The status is 0 if nothing failed. Changes
-    nothing. Asks the default model for one word, which costs a few tokens."""
+    nothing. Asks the default model for one word, and one of each provider for which a ..._BODY is
+    set; this costs a few tokens."""
     environment = read_environment(current_app.root_path)
     try:
         settings = read_settings(environment)
@@ -79,6 +80,8 @@ def checks(settings: Settings, catalog: Catalog, folder: str, code: str) -> Iter
     for name, provider in catalog.providers.items():
         place = "PROVIDERS" if provider.prefix else f"{name.upper()}_BASE_URL"
         names = f"{place}, {name.upper()}_API_KEY"
+        if settings.get(f"{name.upper()}_BODY"):
+            names += f", {name.upper()}_BODY"
         yield names, lambda provider=provider: check_provider(settings, catalog, provider)
     # gunicorn's configuration checks itself, and raises SystemExit.
     yield "PORT", lambda: runpy.run_path(os.path.join(code, "gunicorn.conf.py"))
@@ -233,6 +236,8 @@ def check_provider(settings: Settings, catalog: Catalog, provider: Provider) -> 
     default = catalog.default()
     if catalog.provider_of(default) is provider:
         tried = [default]
+    elif isinstance(provider, HTTPProvider) and provider.extra:
+        tried = [*named, *listed][:1]
     for model in tried:
         check_model(provider, model, settings["MAX_TOKENS"])
 

@@ -4,13 +4,15 @@ import json
 import re
 from typing import Any
 
+from clients.python.parley_client import ParleyError
 from logs import CONTROLS
 from providers.options import OPTIONS
-from terminal.client import LOST, NOT_PARLEY, Client, Refused
+from terminal.client import Client, Refused
 from terminal.screen import Screen
 
 DEFAULT = "default"  # the word that resets a choice
-NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?")
+NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,15})(\.[0-9]{1,15})?")
+TEXT = re.compile(r'"(?:[^"\\]|\\.)*"|\S+')  # in quotes, or without spaces
 
 
 class Choices:
@@ -28,9 +30,9 @@ class Choices:
         return self.fields.get("model", "")
 
     def store(self, **fields: Any) -> None:
-        """Store these choices. Raises Refused, with the server's reason."""
+        """Store these choices. Raises ParleyError, with the server's reason."""
         if self._client.session_id:
-            self._client.call("PATCH", f"/sessions/{self._client.session_id}", fields)
+            self._client.change(self._client.session_id, **fields)
         if "options" in fields:
             fields["options"] = self.fields.get("options", {}) | fields["options"]
         self.fields |= fields
@@ -49,7 +51,7 @@ class Choices:
                 raise Refused("A model's id has no spaces.")
             self.store(model=model)
             return
-        for each in self._client.get("/models")["data"]:
+        for each in self._client.models()["data"]:
             mark = "*" if each["id"] == self.model else " "
             self._screen.say(f"{mark} {each['id']}")
 
@@ -61,7 +63,7 @@ class Choices:
             self._screen.say(self._current().get("system") or "There is no system prompt.")
 
     def choose_option(self, words: str) -> None:
-        """`temperature 0.7` sets an option. A name alone shows it, and no name shows all.
+        """`temperature 0.7` and `stop "END" "###"` set an option. A name shows it, and no name all.
         `parameter` may come first, as in `ollama run`."""
         name, _, value = words.removeprefix("parameter ").partition(" ")
         if name and name not in OPTIONS:
@@ -80,12 +82,14 @@ class Choices:
         self._say("system", current.get("system"))
 
     def _say(self, name: str, value: Any) -> None:
-        self._screen.say(f"{name} {DEFAULT if value is None else value}")
+        texts = value if isinstance(value, list) else ()
+        shown = " ".join(json.dumps(text, ensure_ascii=False) for text in texts) or value
+        self._screen.say(f"{name} {DEFAULT if value is None else shown}")
 
     def _current(self) -> dict[str, Any]:
         if not self._client.session_id:
             return self.fields
-        return self._client.get(f"/sessions/{self._client.session_id}?turns[limit]=1")
+        return self._client.session(self._client.session_id, limit=1)
 
     # Tab
 
@@ -93,9 +97,9 @@ class Choices:
         """The ids of the models, fetched once."""
         try:
             if self._models is None:
-                models = self._client.get("/models")["data"]
+                models = self._client.models()["data"]
                 self._models = [CONTROLS.sub("", model["id"]) for model in models]
-        except (Refused, *LOST, *NOT_PARLEY):
+        except (ParleyError, LookupError, TypeError):
             return []
         return self._models
 
@@ -104,5 +108,15 @@ def value_of(name: str, typed: str) -> Any:
     """The JSON value of an option. The server checks it."""
     if typed == DEFAULT:
         return None
+    if OPTIONS[name].kind is list:
+        return [_text_of(each) for each in TEXT.findall(typed)]
     is_number = OPTIONS[name].kind is not str and NUMBER.fullmatch(typed)
     return json.loads(typed) if is_number else typed
+
+
+def _text_of(typed: str) -> str:
+    """A text in quotes, in which `\\n` is a new line as in JSON, or as it is."""
+    try:
+        return str(json.loads(typed)) if typed.startswith('"') else typed
+    except ValueError:
+        return typed

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from clients.python.parley_client import ParleyError
 from logs import CONTROLS
 from terminal import colours
 from terminal.reply_text import ReplyText
@@ -58,9 +59,11 @@ class Screen:
                 self._end_line()
             self._print(CONTROLS.sub("", text) + "\n" * nl, err=err)
 
-    def say_lost(self) -> None:
-        """Say that a connection is lost, and that the client goes on."""
-        self.say("No connection. Trying again.", err=True)
+    def say_lost(self, error: ParleyError) -> None:
+        """Say that a connection is lost, and that the client goes on; nothing if the server is only
+        busy."""
+        if error.status is None:
+            self.say("No connection. Trying again.", err=True)
 
     def say_dimmed(self, text: str) -> None:
         with self._printing():

@@ -1,7 +1,6 @@
 """A user's chats, which the API calls sessions: list, search, open, rename and delete them."""
 
 import sys
-import urllib.parse
 import uuid
 from typing import Any
 
@@ -20,13 +19,13 @@ class Sessions:
     # Lists
 
     def list_latest(self, with_ids: bool = False) -> None:
-        answer = self._client.get("/sessions")
+        answer = self._client.request("GET", "/sessions").json()
         self._list(answer, with_ids, "/search finds older ones")
 
     def search(self, words: str) -> None:
         if not words:
             raise Refused("Type what to look for: /search WORDS.")
-        answer = self._client.get(f"/sessions?query={urllib.parse.quote(words)}")
+        answer = self._client.request("GET", "/sessions", params={"query": words}).json()
         if not answer["data"]:
             self._screen.say("No chat has these words.", err=True)
         self._list(answer, False, "more words find fewer")
@@ -39,7 +38,8 @@ class Sessions:
             self._numbered[str(number)] = session["id"]
             mark = "*" if session["id"] == self._client.session_id else " "
             name = session["id"] if with_ids else f"{mark} {number:2}"
-            self._screen.say(f"{name}  {session['updated_at'][:10]}  {title_of(session)}")
+            pin = "(pinned) " if session.get("pinned") else ""  # servers before 2.1 have no pins
+            self._screen.say(f"{name}  {session['updated_at'][:10]}  {pin}{title_of(session)}")
         if answer.get("meta", {}).get("has_more") and not with_ids:
             self._screen.say(f"[There are more: {hint}.]")
 
@@ -62,19 +62,18 @@ class Sessions:
     def rename(self, title: str) -> None:
         if not title:
             raise Refused("Type the new title, too: /rename TITLE.")
-        body = {"title": title}
-        self.title = title_of(self._client.call("PATCH", self._current(), body).json())
+        self.title = title_of(self._client.change(self._current(), title=title))
 
     def delete(self, typed: str) -> None:
         """Delete the current chat, or one of the last list, after a question."""
-        path = f"/sessions/{self.find(typed)}" if typed else self._current()
+        session_id = self.find(typed) if typed else self._current()
         if not sys.stdin.isatty():
             raise Refused("/delete asks before it deletes, and needs a terminal for that.")
-        session = self._client.get(f"{path}?turns[limit]=1")
+        session = self._client.session(session_id, limit=1)
         if not self._screen.confirm(f'Delete "{title_of(session)}"?'):
             self._screen.say("It was not deleted.", err=True)
             return
-        self._client.call("DELETE", path)
+        self._client.delete(session_id)
         if session["id"] == self._client.session_id:
             self.begin_new()
 
@@ -84,7 +83,7 @@ class Sessions:
     def _current(self) -> str:
         if not self._client.session_id:
             raise Refused("This chat has no message yet.")
-        return f"/sessions/{self._client.session_id}"
+        return self._client.session_id
 
 
 def title_of(session: dict[str, Any]) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import requests
+
 from files import File
 from terminal.attachments import label_of
 from terminal.client import Client, Refused, with_reason
@@ -19,7 +21,7 @@ class Transcript:
 
     def show_last(self) -> None:
         """Show the last message of the user, and its reply."""
-        response = self._client.call("GET", f"/sessions/{self._client.session_id}?turns[limit]=2")
+        response = self._turns(limit=2)
         session = response.json()
         turns = session["turns"]
         asked = [place for place, turn in enumerate(turns) if turn["kind"] == "user"]
@@ -30,12 +32,10 @@ class Transcript:
 
     def show_all(self) -> None:
         """Show all turns of the session."""
-        path = f"/sessions/{self._client.session_id}?turns[limit]={PAGE}"
         turns: list[dict[str, Any]] = []
         has_more = self._client.session_id is not None
         while has_more:
-            before = f"&turns[before]={turns[0]['id']}" if turns else ""
-            response = self._client.call("GET", path + before)
+            response = self._turns(limit=PAGE, before=turns[0]["id"] if turns else None)
             session = response.json()
             turns = session["turns"] + turns
             has_more = session.get("meta", {}).get("has_more")
@@ -46,17 +46,21 @@ class Transcript:
 
     def show_thinking(self) -> None:
         """Show what the model thought before and during the last reply."""
-        path, turns = f"/sessions/{self._client.session_id}", []
-        if self._client.session_id:
-            turns = self._client.get(f"{path}?turns[limit]=2")["turns"]
+        session_id, turns = self._client.session_id, []
+        if session_id:
+            turns = self._client.session(session_id, limit=2)["turns"]
         replies = [turn for turn in turns if turn["kind"] == "assistant"]
         if not replies:
             raise Refused("There is no reply yet.")
         if not replies[-1].get("thinking"):
             self._screen.say("The last reply has no thinking.")
             return
-        kept = self._client.get(f"{path}/turns/{replies[-1]['id']}/thinking")
-        self._screen.say_dimmed(kept["text"])
+        self._screen.say_dimmed(self._client.thinking(session_id, replies[-1]["id"]))
+
+    def _turns(self, limit: int, before: str | None = None) -> requests.Response:
+        """The session with these turns; its header `First-Turn-Sent` tells what the model sees."""
+        params = {"turns[limit]": limit, "turns[before]": before}
+        return self._client.request("GET", f"/sessions/{self._client.session_id}", params=params)
 
     def _show(self, turns: list[dict[str, Any]], first_sent: str) -> None:
         for turn in turns:

@@ -36,15 +36,16 @@ FLOORS = (
     ("limits", "logs", "processes"),
     ("settings",),
     ("files", "images", "well_known"),
+    ("clients",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 # A library → the only rooms that know it.
 ONLY = {
     "gunicorn": {"serving", "gunicorn.conf"},
-    "urllib3": {"wire"},
+    "urllib3": {"wire", "clients"},
     "http": {"wire"},
-    "requests": {"wire", "terminal"},
+    "requests": {"wire", "clients", "terminal"},
     "psycopg": {"database"},
     "jwt": {"auth", "keys"},
     "marshmallow": {"app", "api", "schemas"},

@@ -12,7 +12,7 @@ responses.
 from wire.body import NOT_UNDERSTOOD, UNSTORABLE, join, made_storable, parse_json, storable
 from wire.call import Call
 from wire.connection import HTTPClient
-from wire.environment import LOST, arriving, route, without_password
+from wire.environment import without_password
 from wire.faults import Fault, HungUp
 from wire.response import Response, retry_after
 from wire.routes import CONNECT_TIMEOUT
@@ -21,7 +21,6 @@ from wire.streams import parse_sse
 
 __all__ = [
     "CONNECT_TIMEOUT",
-    "LOST",
     "NOT_UNDERSTOOD",
     "UNSTORABLE",
     "Call",
@@ -30,13 +29,11 @@ __all__ = [
     "SingleFlight",
     "HungUp",
     "Response",
-    "arriving",
     "join",
     "made_storable",
     "parse_json",
     "parse_sse",
     "retry_after",
-    "route",
     "storable",
     "without_password",
 ]

@@ -125,10 +125,16 @@ class FlaskChat(Program):
 
 
 def test_clients_read_every_case_on_the_list(place, tmp_path):
-    """The tool's own client, the tests' reader, `flask chat`, and the client that every server serves."""
-    clients = [Own(), OfTheTests(), FlaskChat()]
+    """The tool's own client, the tests' reader, `flask chat`, the client for Python, and the one that
+    every server serves."""
+    clients = [
+        Own(),
+        OfTheTests(),
+        FlaskChat(),
+        Program(write_reader("parley_client.py", tmp_path)),
+    ]
     if shutil.which("node"):
-        clients.append(Program(write_reader(tmp_path)))
+        clients.append(Program(write_reader("parley.js", tmp_path)))
     seen = [*read_list(place, *clients)]
     assert failures(seen) == []
     assert len(seen) == len(clients) * len([*numbered_rows()])

@@ -58,6 +58,8 @@ def test_builds_are_reproducible(clone):
         "parley-client-9.8.7.tgz",
         "parley_chat-9.8.7-py3-none-any.whl",
         "parley_chat-9.8.7.tar.gz",
+        "parley_client-9.8.7-py3-none-any.whl",
+        "parley_client-9.8.7.tar.gz",
     ]
     assert sorted(path.name for path in dist.iterdir()) == names
     sums = (dist / "SHA256SUMS").read_text()

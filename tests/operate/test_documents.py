@@ -33,7 +33,7 @@ NEEDED = {
 def test_every_value_that_the_documents_give_a_setting_is_accepted():
     given = {}
     everything = "\n".join(TEXTS.values())
-    for name, value in re.findall(r"\b([A-Z][A-Z_]+)=([^\s`$\"']+)", everything):
+    for name, value in re.findall(r"\b([A-Z][A-Z_]+)=({.*}|[^\s`$\"']+)", everything):
         if name in SETTINGS:
             given[name] = value
             assert read_settings(NEEDED.get(name, {}) | {name: value})[name] is not None, name

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from types import SimpleNamespace
+import uuid
 
 import pytest
 
@@ -20,7 +20,7 @@ from provider import reply, thought
 from provider import status as answer_with
 from proxy import Proxy
 from raw_tables import tables_of
-from servers import Server, free_port
+from servers import Host, Server, free_port
 
 # As docs/front-ends.md uses it, in Node.js
 
@@ -246,6 +246,7 @@ def test_the_client_has_the_other_operations(server_with, provider):
     server = server_with(MAX_CONTENT_LENGTH="100000")
     user = server.client("https://github.com/operations")
     provider.script = [reply(thought(reasoning="Hm."), "One."), reply("Two."), reply("Three.")]
+    provider.script.append(reply("Four."))
     told = in_node(f"""
 const parley = new Parley({json.dumps(server.url + "/")}, {{ token: {json.dumps(user.token)} }});
 const last = async (events) => {{
@@ -260,6 +261,9 @@ const [, answer] = (await parley.session(id)).turns;
 seen.thought = (await parley.thinking(id, answer.id)).text;
 seen.sent = await last(parley.send(id, "More"));
 seen.retried = await last(parley.retry(id, {{ content: "Much more" }}));
+await last(parley.retry(id));
+const [, , , third] = (await parley.session(id)).turns;
+seen.versions = (await parley.versions(id, third.id)).data.map(({{ content }}) => content);
 seen.followed = await last(parley.follow(id));
 seen.changed = (await parley.change(id, {{ title: "Mine" }})).title;
 seen.turns = (await parley.session(id, {{ limit: 2 }})).turns.map(({{ content }}) => content);
@@ -283,19 +287,55 @@ console.log(JSON.stringify(seen));""")
         "thought": "Hm.",
         "sent": "Two.",
         "retried": "Three.",
-        "followed": "Three.",
+        "versions": ["Three."],
+        "followed": "Four.",
         "changed": "Mine",
-        "turns": ["Much more", "Three."],
+        "turns": ["Much more", "Four."],
         "deleted": True,
         "exported": ["Mine"],
         "imported": "Mine",
         "found": 2,
         "models": ["m-1", "m-2"],
-        "used": 3,
+        "used": 4,
         "me": "operations",
         "cancelled": [409, True],
         "continued": [409, True],
     }
+
+
+def test_another_program_waits_for_a_reply_as_documented(tmp_path, new_database, provider):
+    """The server is killed meanwhile."""
+    url, gate = new_database(), threading.Event()
+    provider.script = [reply("One ", gate), reply("two.")]
+    host = Host(
+        tmp_path,
+        DATABASE_URL=url,
+        OPENAI_BASE_URL=provider.url + "/v1",
+        DEFAULT_MODEL="m-1",
+        WEB_CONCURRENCY=1,
+    )
+    user = host.server.client()
+    session = user.post("/sessions", {"content": "Count"}, Prefer="respond-async").json()
+    [use] = [
+        block.text for block in blocks_of("docs/front-ends.md") if "def wait_for" in block.text
+    ]
+    place = f"{host.server.url}/sessions/{session['id']}"
+    code = f"{use}\nprint(wait_for_reply({place!r}, {user.token!r})['content'])"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+    ) as waiting:
+        wait_until(lambda: "One " in user.turns(session)[-1]["content"])
+        host.server.kill()
+        host.start()
+        assert waiting.communicate(timeout=60)[0] == "One two.\n"
+    again = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert again.stdout == "One two.\n", again.stderr
+    lost = code.replace(session["id"], str(uuid.uuid4()))
+    refused = subprocess.run(
+        [sys.executable, "-c", lost], capture_output=True, text=True, timeout=60
+    )
+    assert "404 Client Error" in refused.stderr
+    host.end()
 
 
 # A picture, and what makes a Blob of it.
@@ -522,51 +562,3 @@ def test_the_client_gives_up_on_a_server_that_is_no_parley(provider):
         f"try {{ for await (const _ of {asked}); }} catch (error) {{ console.log(error.status); }}"
     )
     assert (told, len(provider.posts)) == ("200\n", 1)
-
-
-# As docs/streams.md does it in Python
-
-
-@pytest.fixture(scope="module")
-def example():
-    [block] = [block.text for block in blocks_of("docs/streams.md") if block.language == "python"]
-    return block
-
-
-def test_the_python_example_prints_a_reply_exactly_whatever_breaks(
-    server_with, provider, tmp_path, example
-):
-    """The answer to the POST is lost, and then a connection breaks in the middle of a letter."""
-    server, gate = server_with(MAX_CONTENT_LENGTH="100000"), threading.Event()
-    user, proxy = server.client("https://github.com/python"), Proxy(server.port)
-    provider.script = [reply("One ", gate, "twö\u2028", "three.")]
-    proxy.cut_behind = b"HTTP/1.1 201"
-    (tmp_path / "example.py").write_text(
-        example.replace("https://chat.example.com", proxy.url).replace('"TOKEN"', repr(user.token)),
-        "utf-8",
-    )
-    command = [sys.executable, "-X", "utf8", "example.py"]
-    python = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        wait_until(lambda: proxy.cut_behind is None and b"GET /sessions/" in proxy.sent)
-        told = python.stdout.read(4)  # else it might have no event yet after which to resume
-        proxy.cut_behind = "ö".encode()[:1]
-        gate.set()
-        rest, problem = python.communicate(timeout=30)
-    finally:
-        python.kill()
-        python.communicate()
-        proxy.close()
-    assert (problem, (told + rest).decode()) == (b"", "One twö\u2028three.")
-    assert len(provider.posts) == 1
-    assert b"last-event-id: " in proxy.sent.lower()
-
-
-@pytest.mark.parametrize("size", [1, 2, 7, 1000])
-def test_the_python_example_reads_events_however_they_are_split(example, size):
-    frames = b': \n\nevent: content_delta\ndata: {"delta": "\xe2\x80\xa8"}\nid: 7-1\n\n' * 2
-    chunks = [frames[start : start + size] for start in range(0, len(frames), size)]
-    defined = {}
-    exec(example.partition("\n\n\nfor ")[0], defined)
-    events = list(defined["events_of"](SimpleNamespace(iter_content=lambda _: chunks)))
-    assert events == [{"event": "content_delta", "data": '{"delta": "\u2028"}', "id": "7-1"}] * 2

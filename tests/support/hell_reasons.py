@@ -10,10 +10,8 @@ GOOD = [
     "stop_sequence",
     "eos",
     "eos_token",
-    "tool_calls",
-    "tool_use",
-    "function_call",
 ]
+TOOLS = ["tool_calls", "tool_use", "function_call"]
 LIMITS = ["length", "max_tokens", "model_length", "model_context_window_exceeded"]
 DECLINED = ["content_filter", "refusal", "safety", "recitation", "sensitive"]
 BREAKS = [
@@ -54,6 +52,11 @@ REASONS = {
         for reason in DECLINED
     },
     **{f"{reason} alone": (ends_with(reason), bad(502, "declined")) for reason in DECLINED},
+    **{
+        f"{reason} behind text": (ends_with(reason, "So far"), bad(502, "run a tool", "So far"))
+        for reason in TOOLS
+    },
+    **{f"{reason} alone": (ends_with(reason), bad(502, "run a tool")) for reason in TOOLS},
     **{
         f"{reason} behind text": (
             ends_with(reason, "So far"),

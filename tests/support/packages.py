@@ -39,12 +39,12 @@ def clone_of_a_person(folder):
     return folder
 
 
-def build(folder):
+def build(folder, package="."):
     """The folder with a wheel and a source distribution. Skips the test if there is no network."""
     if not (ROOT / ".git").exists():
         pytest.skip("this is no clone")
     clone = clone_of_a_person(folder / "clone")
-    words = [UV, "build", "--quiet", "--out-dir", folder / "dist", clone]
+    words = [UV, "build", "--quiet", "--out-dir", folder / "dist", clone / package]
     made = subprocess.run(words, capture_output=True, text=True, timeout=300)
     if made.returncode and re.search("Failed to fetch|error sending request", made.stderr):
         pytest.skip("there is no network")

@@ -26,7 +26,7 @@ def copy_of_the_service(folder):
     folder of its own."""
     folder.mkdir()
     for name in ["Procfile", *files_of_the_service()]:
-        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(ROOT / "static", folder / "static")
     copy_bytecode(folder)
@@ -47,9 +47,10 @@ def copy_bytecode(folder):
 
 def files_of_the_service() -> set[str]:
     """The code, and the tables next to it: `app.py`, `tables/queries.sql`."""
-    wings = [path.parent for path in ROOT.glob("*/__init__.py")]
+    inits = [*ROOT.glob("*/__init__.py"), *ROOT.glob("clients/*/__init__.py")]
+    wings = [path.parent for path in inits]
     files = [path for room in (ROOT, *wings) for kind in CODE for path in room.glob(f"*{kind}")]
-    return {path.relative_to(ROOT).as_posix() for path in files} - {"pyproject.toml"}
+    return {path.relative_to(ROOT).as_posix() for path in files if path.name != "pyproject.toml"}
 
 
 def files_of_the_page() -> set[str]:

@@ -3,17 +3,13 @@
 import contextlib
 import itertools
 import os
-import socket
 import subprocess
-import threading
-import time
 
 import pytest
 
 from chats import first_session
 from pictures import png
 from provider import Provider, status
-from terminal import client as terminal_client
 
 colors = itertools.count(1)
 
@@ -253,21 +249,3 @@ def test_an_upload_waits_until_the_server_has_room(run, tmp_path):
         assert (done.returncode, done.stderr) == (1, "Error: Not today.\n")
         assert [request.path for request in server.posts] == ["/files"] * 3 + ["/sessions"]
         assert server.posts[-1].body["files"] == [{"id": "f", "alt": "a.png"}]
-
-
-def test_an_upload_may_take_longer_than_a_connection(monkeypatch):
-    """On a slow line, each of its pieces has that time."""
-    monkeypatch.setattr(terminal_client, "TIMEOUT", (0.3, 10))
-    data = bytes(12_000_000) + b"\xff"  # more than the buffers of both ends have room for
-
-    def serve(listening):
-        connection, _ = listening.accept()
-        with connection:
-            while (received := connection.recv(2**18)) and not received.endswith(b"\xff"):
-                time.sleep(0.03)
-            connection.sendall(b'HTTP/1.1 201 \r\nContent-Length: 10\r\n\r\n{"id": ""}')
-
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        threading.Thread(target=serve, args=(listening,), daemon=True).start()
-        client = terminal_client.Client(f"http://127.0.0.1:{listening.getsockname()[1]}", "token")
-        assert client.upload(data, pytest.fail) == {"id": ""}

@@ -96,7 +96,7 @@ def test_a_wrong_scheme_is_reported(run, server, tmp_path):
         (
             301,
             {"Location": "https://127.0.0.1:1/"},
-            "redirects to https://127.0.0.1:1/: change --url to that address.",
+            "redirects to https://127.0.0.1:1/. Check --url.",
         ),
         (404, {}, "answered with status 404, and is not Parley. Check --url."),
         (

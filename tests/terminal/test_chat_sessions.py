@@ -57,6 +57,13 @@ def test_a_chat_is_opened_by_its_number_in_the_list(chat, alice, three, provider
     chat.wait_for("Your next message begins a new chat.\r\nm-1> ")
 
 
+def test_pinned_chats_come_first_and_say_so(chat, alice, three):
+    alice.patch(f"/sessions/{three['cats']}", {"pinned": True})
+    chat.type("/list\n")
+    today = day(alice)
+    chat.wait_for(f"   1  {today}  (pinned) About cats\r\n   2  {today}  About birds\r\n")
+
+
 def test_chats_are_found_by_their_words(chat, alice, three):
     alice.post(f"/sessions/{three['cats']}/messages", {"content": "50 % & one+more?"})
     chat.type("/search 50 % & one+more?\n")

@@ -452,6 +452,16 @@ def test_a_provider_without_a_list_is_judged_by_its_default_model(folder, provid
     check_that_it_fails(folder, "404", TITLE_MODEL="t", **openai)  # which is no default
 
 
+def test_a_provider_with_fields_of_the_operators_own_is_asked_with_them(folder, provider, openai):
+    near = {"PROVIDERS": f"near={provider.url}/v1", "NEAR_BODY": '{"plugins": [{"id": "web"}]}'}
+    assert "near/m-1 answers" in check_that_it_warns(folder, **openai, **near)
+    asked = [post.body.get("plugins") for post in provider.posts]
+    assert sorted(asked, key=bool) == [None, [{"id": "web"}]]
+    provider.default = status(400, {"error": {"message": "plugins: extra inputs"}})
+    own = openai | {"OPENAI_BODY": near["NEAR_BODY"]}
+    check_that_it_fails(folder, "OPENAI_API_KEY, OPENAI_BODY: .*plugins: extra inputs", **own)
+
+
 # gunicorn
 
 

@@ -30,7 +30,8 @@ def talk(terminal):
     return talk
 
 
-ALL = "temperature {}\nmax_tokens {}\nreasoning_effort {}"
+REST = "\ntop_p default\nseed default\nstop default"
+ALL = "temperature {}\nmax_tokens {}\nreasoning_effort {}" + REST
 
 
 def test_options_have_a_short_form(run, provider):
@@ -52,6 +53,24 @@ def test_choices_before_the_first_message_are_sent_with_it(talk, provider, alice
     assert sent(provider) == ("m-1", "Be  kind.", 0.7, "5")
     session = alice.get(f"/sessions/{first_session(alice)['id']}").json()
     assert session["options"] == {"temperature": 0.7, "max_tokens": 500, "reasoning_effort": "5"}
+
+
+@pytest.mark.parametrize(
+    "typed, texts, shown",
+    [
+        ("END", ["END"], '"END"'),
+        ('"END" "### x" a"b', ["END", "### x", 'a"b'], '"END" "### x" "a\\"b"'),
+        (r'"\n\n" "\"" "\x"', ["\n\n", '"', r'"\x"'], r'"\n\n" "\"" "\"\\x\""'),
+        ('"default"', ["default"], '"default"'),
+    ],
+)
+def test_stop_texts_may_be_in_quotes(talk, provider, typed, texts, shown):
+    talk(f"/set stop {typed}", f"stop {shown}")
+    talk("Hello", "The answer.")
+    assert provider.posts[-1].body["stop"] == texts
+    talk("/set stop default", "stop default")
+    talk("Again", "The answer.")
+    assert "stop" not in provider.posts[-1].body
 
 
 def test_later_choices_apply_from_the_next_reply_on(talk, provider):
@@ -113,6 +132,9 @@ BAD = {
     "/set max_tokens 5.5": "max_tokens: Give a whole number from 1 to 16384.",
     "/set max_tokens 007": "max_tokens: Give a whole number from 1 to 16384.",
     "/set reasoning_effort very low": "reasoning_effort: Give one word in ASCII, such as low.",
+    "/set seed 9007199254740992": (
+        "seed: Give a whole number from -9007199254740991 to 9007199254740991."
+    ),
 }
 
 
@@ -140,8 +162,8 @@ def test_an_option_that_a_provider_refuses_is_named(talk, provider):
 
 def test_an_unknown_option_is_reported(talk, provider):
     talk("/set", ALL.format("default", "default", "default"))
-    there_are = "There are: temperature, max_tokens, reasoning_effort."
-    talk("/set top_p 1", f"Error: There is no such option. {there_are}")
+    there_are = "There are: temperature, max_tokens, reasoning_effort, top_p, seed, stop."
+    talk("/set top_k 1", f"Error: There is no such option. {there_are}")
     talk("/model m-1 m-2", "Error: A model's id has no spaces.")
 
 

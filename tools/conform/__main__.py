@@ -21,7 +21,8 @@ as by default, and REPLY_WAIT at least 10. The user of the token has new session
   reader is. `'node reader.mjs'` is called with URL, token and a message. It sends that to a new
   session of this URL, and prints each event of the reply as a line of JSON, with the fields
   `event`, `data` and `id`. If its words have {url}, {token} and {message}, these are filled in.
-  `parley.js` is the client that every server has, under node. Several may be given.
+  `parley.js` is the client that every server has, under node, and `parley_client.py` the one for
+  Python. Several may be given.
 - `--text` is one that prints the text of the reply alone, such as
   `'.venv/bin/flask chat --url {url} --token {token} {message}'`.
 
@@ -47,7 +48,7 @@ from casebook import Place
 from client_list import read_list
 from coming_back import Own, Program
 from conforming import broken, conform, left_out
-from front_end import write_reader
+from front_end import CLIENTS, write_reader
 from scripted_model import ScriptedModel
 
 UP = 60  # seconds until a server that was started again answers
@@ -81,7 +82,7 @@ def clients(options, folder):
     """The readers that are run on the list."""
     yield Own()
     for command in options.client:
-        yield Program(write_reader(folder) if command == "parley.js" else command)
+        yield Program(write_reader(command, folder) if command in CLIENTS else command)
     for command in options.text:
         yield Program(command, is_text=True)
 

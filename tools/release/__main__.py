@@ -1,8 +1,8 @@
 """A release: `python tools/release 2.0.0` checks a tag, and builds what is published into `dist`.
 
 It refuses if the version, the change log and the tag do not agree, or if something is not
-committed. Wheel, source distribution, the client for npm and the image are built from the tag,
-twice, and both builds must be the same. `SHA256SUMS` lists them. Nothing is uploaded. It needs uv,
+committed. Wheels and source distributions of the service and of the client for Python, the client
+for npm and the image are built from the tag, twice, and both builds must be the same. `SHA256SUMS` lists them. Nothing is uploaded. It needs uv,
 npm (`--client none` leaves the client out), and for the image Podman or Docker (`--image none`).
 """
 
@@ -57,13 +57,14 @@ def export(tag, folder):
 
 
 def build_packages(tag, folder, seconds):
-    """A wheel and a source distribution, in this folder."""
+    """A wheel and a source distribution of the service, and of the client for Python."""
     source = export(tag, folder / "packages")
     made = folder / "made"
     uv = shutil.which("uv") or str(pathlib.Path(sys.executable).with_name("uv"))
     environment = os.environ | {"SOURCE_DATE_EPOCH": str(seconds)}
-    command = [uv, "build", "--quiet", "--out-dir", made, source]
-    subprocess.run(command, check=True, env=environment)
+    for package in (source, source / "clients" / "python"):
+        command = [uv, "build", "--quiet", "--out-dir", made, package]
+        subprocess.run(command, check=True, env=environment)
     return sorted(path for path in made.iterdir() if path.name.startswith("parley"))
 
 
