@@ -12,7 +12,7 @@ import pytest
 from werkzeug.exceptions import RequestTimeout
 
 from api.events import EVENTS
-from client import BOB, make_token, wait_for_status, wait_until
+from client import BOB, wait_for_status, wait_until
 from described import ONE, SEED, operations, resolve
 from pictures import png
 from provider import fails, reply, silence, status, thought
@@ -20,7 +20,14 @@ from raw_http import Answer
 from servers import running
 from serving.refusals import refusal
 
-OPTIONS = {"temperature": 0.5, "max_tokens": 100, "reasoning_effort": "low"}
+OPTIONS = {
+    "temperature": 0.5,
+    "max_tokens": 100,
+    "reasoning_effort": "low",
+    "top_p": 0.9,
+    "seed": 7,
+    "stop": ["END"],
+}
 
 
 # The server's real answers
@@ -129,6 +136,10 @@ def test_every_successful_answer_is_as_described(someone, provider, document, st
     watch.see(
         f"GET {ONE}/turns/{{turn}}/thinking",
         someone.get(f"/sessions/{created.data['id']}/turns/{thoughtful.data['id']}/thinking"),
+    )
+    watch.see(
+        f"GET {ONE}/turns/{{turn}}/versions",
+        someone.get(f"{path}/turns/{someone.turns(session)[-1]['id']}/versions"),
     )
     with someone.events(session) as stream:
         events = watch.see_stream(f"GET {ONE}/events", stream)
@@ -268,7 +279,7 @@ THOROUGHNESS = (
 
 
 @pytest.mark.parametrize("engine", ["postgresql" if POSTGRESQL else "sqlite"], indirect=True)
-def test_schemathesis_finds_no_fault(alice, provider, tmp_path):
+def test_schemathesis_finds_no_fault(someone, provider, tmp_path):
     # A key sent again with another body is refused, as it should be. The tool cannot know that.
     (tmp_path / "schemathesis.toml").write_text(
         """[checks.positive_data_acceptance]
@@ -290,7 +301,7 @@ def test_schemathesis_finds_no_fault(alice, provider, tmp_path):
         [operations.checks.positive_data_acceptance]
         expected-statuses = ["2xx", "400"]"""
     )
-    described = alice.get(
+    described = someone.get(
         "/openapi.json"
     ).json()  # this app has no MAX_TOKENS, which depends on the server
     named = described["components"]["schemas"]
@@ -304,8 +315,8 @@ def test_schemathesis_finds_no_fault(alice, provider, tmp_path):
     (tmp_path / "openapi.json").write_text(json.dumps(described))
     command = [
         str(pathlib.Path(sys.executable).with_name("schemathesis")),
-        *("run", "openapi.json", "--url", alice.url),
-        *("--header", "Authorization: Bearer " + make_token()),
+        *("run", "openapi.json", "--url", someone.url),
+        *("--header", f"Authorization: Bearer {someone.token}"),
         *THOROUGHNESS,
         *("--generation-deterministic", "--no-color"),
         *("--report", "json", "--report-json-path", "report.json"),
