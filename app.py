@@ -175,9 +175,10 @@ def create_session(body: dict[str, Any]) -> Any:
 @takes_query(schemas.PageSchema)
 @gives(200, "A page of your sessions.", answers.SessionsSchema)
 def list_sessions(query: dict[str, Any]) -> dict[str, Any]:
-    """List or search your sessions, the most recently used first.
+    """List or search your sessions: pinned ones first, then the most recently used.
 
-    A `query` finds the sessions that contain each of its words in the title or the turns."""
+    A `query` finds the sessions that contain each of its words in the title or the turns, and gives
+    the words around the newest match."""
     page = min(max(query["limit"], 1), 100), query["offset"]
     words = search.words_of(query["query"])
     if len(words) > search.MAX_WORDS:
@@ -189,8 +190,11 @@ def list_sessions(query: dict[str, Any]) -> dict[str, Any]:
             hooks.leave_line()
             stack.enter_context(services().searches.slot(g.user, search.TIMEOUT))
             stack.enter_context(search.limited())
-        stack.enter_context(database.db.connection_context())
-        sessions, has_more = models.Session.page(g.user, *page, words)
+        with database.db.connection_context():
+            sessions, has_more = models.Session.page(g.user, *page, words)
+        if words:
+            for session in sessions:
+                session.found = search.excerpt(session.matching or "", words)
     return {"data": sessions, "meta": {"has_more": has_more}}
 
 
@@ -239,10 +243,12 @@ def show_session(session_id: uuid.UUID, query: dict[str, Any]) -> ResponseReturn
 @with_session
 @takes(schemas.ChangeSchema, example={"title": "Rate limits"})
 @gives(200, "The session as changed, without its turns.", schemas.ChangedSessionSchema)
+@may_fail(409)
 def change_session(session: models.Session, body: dict[str, Any]) -> models.Session:
-    """Change the title, model, system prompt or options of a session.
+    """Change the title, model, system prompt or options of a session, or pin it.
 
-    Model, system prompt and options apply from the next reply on."""
+    Model, system prompt and options apply from the next reply on. At most 20 sessions are pinned:
+    one more is a 409."""
     if "system" not in body:
         hooks.reserve_memory(session.system_size)  # the answer contains the stored one
     if "model" in body:
@@ -355,12 +361,36 @@ def show_thinking(session: models.Session, turn_id: str) -> dict[str, str]:
 
     It is not part of the reply, and no promise about replies covers it. 404 if the model did not
     think, or the server did not keep it."""
-    turn = models.Turn.with_thinking(session.id, turn_id)
+    turn = models.Turn.find(session.id, turn_id, or_version=True)
+    if turn.thinking_characters is None:
+        raise models.Missing("This turn has no thinking.")
     hooks.reserve_memory(models.Thought.size_of(turn.id))
     text = models.Thought.text_of(turn.id)
     if not text:
         raise models.Missing("The server did not keep what the model thought: see its THINKING.")
     return {"text": text}
+
+
+@api.get("/sessions/<uuid:session_id>/turns/<turn_id>/versions")
+@with_session
+@gives(200, "The versions, the newest first.", schemas.VersionsSchema)
+def show_versions(session: models.Session, turn_id: str) -> ResponseReturnValue:
+    """Show the complete replies that a reply has replaced, the newest first.
+
+    A reply that completes after a retry replaces the one before it, which becomes a version: the
+    last twenty are shown, and at most 8 MiB. If a retry changes the message, the versions start
+    again. They are not searched, exported or sent to a model. A fork can go on from one."""
+    turn = models.Turn.find(session.id, turn_id)
+    page = turns.read_versions(session, turn, SMALL_PAGE)
+    is_large = page.is_cut
+    if is_large:
+        hooks.reserve_memory(page.size_of_all)
+        page = turns.read_versions(session, turn)
+    shown = [turns.dump(version, g.is_operator) for version in reversed(page.turns)]
+    response = current_app.json.response({"data": shown})
+    if is_large:
+        hooks.keep_memory(response, response.content_length)
+    return response
 
 
 @api.get("/models")

@@ -208,5 +208,8 @@ def _providers(settings: dict[str, Any]) -> Iterator[Provider]:
     for name, protocol, url in settings["PROVIDERS"] or ():
         rows.append((name, protocol, url, f"{name}/"))
     for name, protocol, url, prefix in rows:
-        key = settings[f"{name.upper()}_API_KEY"]
-        yield PROTOCOLS[protocol](name, url, key, settings["MODEL_TIMEOUT"], prefix)
+        key, extra = settings[f"{name.upper()}_API_KEY"], settings[f"{name.upper()}_BODY"] or {}
+        if taken := PROTOCOLS[protocol].own.intersection(extra):
+            problem = f"leave out {', '.join(sorted(taken))}, which Parley or an option sets"
+            raise SettingError(f"{name.upper()}_BODY", problem)
+        yield PROTOCOLS[protocol](name, url, key, settings["MODEL_TIMEOUT"], prefix, extra)

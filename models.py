@@ -33,13 +33,15 @@ from tables import given, statements
 from tables.columns import described, seconds_of, time_of
 from tables.files import Kept, StoredFile
 from tables.ledger import TOKENS
-from tables.search import normalize
+from tables.search import LARGE_TEXT, normalize
 
 LEASE = 20 * SECOND
 RELEASED = 0  # the lease of a reply that was handed over: any process may take it over at once
 PREVIEW = 100  # characters
+PINNED_MAX = 20  # sessions of an owner
 STARTS_MAX = 8  # models for which a session knows where their images start
 LONGEST_PAGE = 8 * 2**20  # bytes of turns in one answer
+VERSIONS_MAX = 20  # of a reply
 
 
 class Status(enum.StrEnum):
@@ -138,6 +140,7 @@ class Session(db.Model):
     owner = TextField()
     title = TextField()
     title_is_users = BooleanField(default=False)
+    pinned = BooleanField(default=False, constraints=[SQL("DEFAULT FALSE")])
     model = TextField()
     system = TextField(null=True)
     # The start of the last turn that has text, except a reply in progress.
@@ -196,10 +199,12 @@ class Session(db.Model):
 
     @classmethod
     def page(cls, owner: str, limit: int, offset: int, words: list[str]) -> tuple[list[Self], bool]:
-        """Up to `limit` sessions that contain all these words, the most recently used first, and
-        whether more follow."""
+        """Up to `limit` sessions that contain all these words, pinned ones first, then the most
+        recently used, and whether more follow. `matching` of a session is the text of the newest
+        turn that contains one of the words; None if that is long, or there is none."""
         rows = [("%" + re.sub("([%_!])", r"!\1", word) + "%",) for word in words or [""]]
-        page = given("list_sessions", rows, all=not words, preview=PREVIEW)
+        values = {"all": not words, "preview": PREVIEW, "longest": LARGE_TEXT}
+        page = given("list_sessions", rows, **values)
         found = list(cls.raw(page.sql, *page.params, owner, limit + 1, offset))
         return found[:limit], len(found) > limit
 
@@ -207,10 +212,15 @@ class Session(db.Model):
     def change(
         self, options: Mapping[str, Any] | None = MappingProxyType({}), **changes: Any
     ) -> Self:
-        """Store new values of `title`, `model` and `system`, and of the options in `options`. None
-        clears an option, or all of them if `options` is None."""
+        """Store new values of `title`, `model`, `system` and `pinned`, and of the options in
+        `options`. None clears an option, or all of them if `options` is None. Raises Refused if too
+        many sessions are pinned."""
+        if changes.get("pinned"):
+            db.lock(self.owner)  # before any rows, in the same order as a claim with a key
         db.lock_rows(Session.select(Session.id).where(Session.id == self.id))
         session = Session.get_owned(self.owner, self.id)
+        if changes.get("pinned") and not session.pinned and not Session.can_pin(self.owner):
+            raise Refused(f"You have pinned {PINNED_MAX} sessions, and no more can be. Unpin one.")
         if "title" in changes:
             changes |= {"search_title": normalize(changes["title"]), "title_is_users": True}
         if changes.get("model", session.model) != session.model:
@@ -221,6 +231,12 @@ class Session(db.Model):
         session = Session.get_owned(self.owner, self.id)
         session.read_system()
         return session
+
+    @classmethod
+    def can_pin(cls, owner: str) -> bool:
+        """Whether the owner may pin one more session. The caller's transaction has locked the
+        owner."""
+        return cls.select().where(cls.owner == owner, cls.pinned).count() < PINNED_MAX
 
     @transaction
     def suggest_title(self, title: str) -> bool:
@@ -450,6 +466,14 @@ class Turn(db.Model):
         told_late=True,
         minimum=0,
     )
+    # The newest so many replies to the same message that are complete and not visible.
+    versions = described(
+        IntegerField(default=0, constraints=[SQL("DEFAULT 0")]),
+        "How many complete replies were shown in its place before it; at most twenty, and 8 MiB "
+        "together.",
+        shown="versions",
+        minimum=0,
+    )
     writer = TextField(null=True)  # the name of the process that writes it, see processes.py
     # Of a reply in progress: the name by which the model's server keeps the answer to the current
     # call, so that another process can read it again; and how many characters the text had before
@@ -545,19 +569,32 @@ class Turn(db.Model):
         return list(cls.readable().where(cls.id.in_(list(turn_ids)), cls.is_in_progress()))
 
     @classmethod
-    def with_thinking(cls, session_id: uuid.UUID, turn_id: str) -> Self:
-        """A visible reply, with how much its model thought. Raises Missing if there is no such
-        reply, or its model did not think."""
-        columns = cls.id, cls.thinking_characters, cls.thinking_milliseconds
-        found = None
+    def is_replaced(cls) -> peewee.Expression:
+        """The condition that a turn was a complete reply that another one has replaced. It is a
+        version of that one, unless the message was changed in between."""
+        return ~cls.visible & (cls.status == COMPLETE)
+
+    @classmethod
+    def find(cls, session_id: uuid.UUID, turn_id: str, or_version: bool = False) -> Self:
+        """A visible turn of the session, or else, if `or_version`, a version of one; without its
+        texts. Raises Missing."""
         if re.fullmatch("[0-9]{1,19}", turn_id) and int(turn_id) < 2**63:
-            query = cls.select(*columns).where(cls.session == session_id, cls.visible)
-            found = query.where(cls.id == int(turn_id)).first()
-        if found is None:
-            raise Missing("There is no such turn in this session. Look it up in its turns.")
-        if found.thinking_characters is None:
-            raise Missing("This turn has no thinking.")
-        return found
+            columns = cls.id, cls.visible, cls.thinking_characters, cls.versions
+            of_session = cls.select(*columns).where(cls.session == session_id)
+            turn = of_session.where(cls.id == int(turn_id)).first()
+            if turn and (turn.visible or (or_version and turn._is_version(session_id))):
+                return turn
+        raise Missing("There is no such turn in this session. Look it up in its turns.")
+
+    def _is_version(self, session_id: uuid.UUID) -> bool:
+        """Whether this turn, which is not visible, is a version of the next visible one."""
+        of_session = Turn.select(Turn.id, Turn.versions).where(Turn.session == session_id)
+        later = of_session.where(Turn.visible, Turn.id > self.id).order_by(Turn.id).first()
+        if later is None:
+            return False
+        versions = of_session.where(Turn.is_replaced(), Turn.id < later.id)
+        newest = versions.order_by(Turn.id.desc()).limit(later.versions)
+        return self.id in [version.id for version in newest]
 
     @classmethod
     def latest(cls, session_id: uuid.UUID) -> Self:
@@ -630,7 +667,13 @@ class Thought(db.Model):
         return int(cls.select(size).where(cls.turn == turn_id).scalar() or 0)
 
 
-Session.add_index(Session.owner, Session.updated_at.desc(), Session.id.desc(), name="session_list")
+Session.add_index(
+    Session.owner,
+    Session.pinned.desc(),
+    Session.updated_at.desc(),
+    Session.id.desc(),
+    name="session_pinned",
+)
 Session.add_index(Session.owner, Session.created_at, Session.id, name="session_made")
 Session.add_index(
     Session.owner,

@@ -19,8 +19,8 @@ from marshmallow import (
 )
 
 from files import ALT_MAX, FILES_MAX, FileRef
-from models import Part, Turn, json_of_files
-from providers.options import OPTIONS, Option
+from models import VERSIONS_MAX, Part, Turn, json_of_files
+from providers.options import OPTIONS, TEXT_MAX, TEXTS_MAX, Option
 from tables.columns import described_for, description_of, seconds_of, time_of
 from wire import UNSTORABLE
 
@@ -56,6 +56,11 @@ def about(description: str | None = None, *examples: Any, **besides: Any) -> dic
 WORD = "[A-Za-z0-9_.-]{1,40}"
 not_blank = validate.Predicate("strip", error="Give some text; this is blank.")
 short = validate.Length(max=200, error="Shorten this to at most {max} characters.")
+
+
+def is_truth(value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ValidationError("Give true or false.")
 
 
 def is_storable(value: str) -> None:
@@ -118,6 +123,22 @@ class Number(fields.Field):
         return int(value) if is_whole else value
 
 
+class Texts(fields.Field):
+    """At most TEXTS_MAX texts of 1 to TEXT_MAX characters. An empty list loads as None."""
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Any, **kwargs: Any
+    ) -> list[str] | None:
+        is_list = isinstance(value, list) and len(value) <= TEXTS_MAX
+        if not is_list or not all(isinstance(text, str) for text in value):
+            raise ValidationError(f"Give a list of at most {TEXTS_MAX} texts.")
+        for text in value:
+            is_storable(text)
+            if not 1 <= len(text) <= TEXT_MAX:
+                raise ValidationError(f"Give texts of 1 to {TEXT_MAX} characters.")
+        return value or None
+
+
 class Timestamp(fields.DateTime):
     """Microseconds since 1970, dumped by `time_of`."""
 
@@ -175,6 +196,10 @@ def option_field(option: Option) -> fields.Field:
             error_messages={"invalid": NO_STRING},
             metadata=described | {"pattern": f"^{WORD}$"},
         )
+    if option.kind is list:
+        text = {"type": "string", "minLength": 1, "maxLength": TEXT_MAX, "pattern": NO_NUL}
+        described |= {"type": ["array", "null"], "maxItems": TEXTS_MAX, "items": text}
+        return Texts(allow_none=True, metadata=described)
     kind = "integer" if option.kind is int else "number"
     described |= {"type": [kind, "null"], "minimum": option.least}
     if isinstance(option.most, int):
@@ -304,6 +329,10 @@ class ChangeSchema(RequestSchema):
         short,
         metadata=about("A title of the user's own; the server never overwrites it.", "Rate limits"),
     )
+    pinned = fields.Raw(
+        validate=is_truth,
+        metadata=about("Pinned sessions come first in `GET /sessions`.", type="boolean"),
+    )
     model = Text(
         short,
         metadata=about(
@@ -357,7 +386,8 @@ class ForkSchema(RequestSchema):
         allow_none=True,
         error_messages={"invalid": "Give the id of a turn."},
         metadata=about(
-            "The id of the last turn to copy, by default the last that is shown.",
+            "The id of the last turn to copy, by default the last that is shown. A version of a "
+            "reply is copied in the reply's place.",
             "941464799167511066",
         ),
     )
@@ -538,6 +568,16 @@ class ThinkingTextSchema(Schema):
     )
 
 
+class VersionsSchema(Schema):
+    """The versions of a reply."""
+
+    data = fields.List(
+        fields.Nested(AssistantTurnSchema),
+        required=True,
+        metadata=about("The newest first.", maxItems=VERSIONS_MAX),
+    )
+
+
 class SessionSchema(Schema):
     """A session, without its turns."""
 
@@ -573,18 +613,35 @@ class CreatedSessionSchema(SessionSchema):
     )
 
 
+class Pinned(fields.Boolean):
+    def __init__(self) -> None:
+        super().__init__(required=True, metadata=about("Whether it comes before others in lists."))
+
+
 class ListedSessionSchema(SessionSchema):
     """A session in a list."""
+
+    pinned = Pinned()
 
     last_message_preview = fields.String(
         attribute="preview",
         required=True,
         metadata=about("The first 100 characters of the last turn that has text."),
     )
+    found = fields.String(
+        allow_none=True,
+        metadata=about(
+            "With a `query`: about 100 characters around the first match, in the newest turn that "
+            "contains one of the words. Null if the match is in the title, or that turn has more "
+            "than 65,536 bytes."
+        ),
+    )
 
 
 class ChangedSessionSchema(SessionSchema):
     """A session with its system prompt and options, without its turns."""
+
+    pinned = Pinned()
 
     system = fields.String(
         required=True, allow_none=True, metadata=about("System prompt for the session.")

@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import io
 import ipaddress
+import json
 import os
 import pathlib
 import re
@@ -88,6 +89,13 @@ def _secret(value: str) -> str:
     return value
 
 
+def _body(value: str) -> dict[str, Any]:
+    try:
+        return json.loads(value, parse_constant=int)  # which refuses NaN, as JSON does
+    except RecursionError:
+        raise ValueError from None
+
+
 def _rate(value: str) -> tuple[int, int]:
     replies, period = value.split("/")
     return int(replies), {"second": 1, "minute": 60, "hour": 3600, "day": 86400}[period.strip()]
@@ -115,6 +123,7 @@ _READERS = {
     "proxies": _proxies,
     "providers": _providers,
     "secret": _secret,
+    "body": _body,
     "rate": _rate,
     "token_limit": _token_limit,
 }
@@ -200,12 +209,12 @@ def unknown_settings(environment: dict[str, str | None], settings: dict) -> Iter
     for name, value in environment.items():
         if name in settings or not value:
             continue
-        near = difflib.get_close_matches(name.upper(), settings, 2, LIKENESS)
+        near = difflib.get_close_matches(name.upper(), settings, 1, LIKENESS)
         if advice := _advice_on_name(name, value, settings):
             yield f"{name} is not a setting, and is ignored. {advice}"
         # Another program may have a database, too.
         elif near and name not in _OTHER_PROGRAMS and not name.endswith("_DATABASE_URL"):
-            yield f"{name} is not a setting, and is ignored. Do you mean {' or '.join(near)}?"
+            yield f"{name} is not a setting, and is ignored. Do you mean {near[0]}?"
 
 
 def _advice_on_name(name: str, value: str, settings: dict) -> str | None:
@@ -272,8 +281,9 @@ def read_settings(environment: Mapping[str, str | None]) -> dict[str, Any]:
 
     settings = {name: read(name, row.kind, row.default) for name, row in SETTINGS.items()}
     for provider, *_ in settings["PROVIDERS"] or ():
-        name = f"{provider.upper()}_API_KEY"
-        settings[name] = read(name, "key")
+        for ending, kind in (("API_KEY", "key"), ("BODY", "body")):
+            name = f"{provider.upper()}_{ending}"
+            settings[name] = read(name, kind)
     _check_together(settings, "GRACE" in texts)
     for name in ("anthropic", "openai"):  # whether this provider is set up
         own = {f"{name.upper()}_API_KEY", f"{name.upper()}_BASE_URL"}

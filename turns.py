@@ -22,6 +22,9 @@ OVERHEAD = 400  # bytes of a turn's JSON besides its texts, mostly the names of 
 LAST = 2**63 - 1  # an id after all others
 MANY = 2**31  # more turns than a session has
 
+# The conditions of visible turns, and of those that others have replaced.
+VISIBLE, REPLACED = "shown", "NOT shown AND status = 'complete'"
+
 # The content is an expression in the statement, and its last column.
 _COLUMNS = [column for column in described_for(Turn, "shown") if column is not Turn.content]
 _TEXTS = [column for column in _COLUMNS if isinstance(column, peewee.TextField)]
@@ -57,10 +60,18 @@ def read_page(
     """The newest visible turns of this session, before the id `before`: at most `limit`, with at
     most `most` bytes together, but at least one. The content of the newest is not read if it alone
     has more than `most_of_one` bytes. Raises Missing if the session has been deleted."""
-    turns = _read_turns("<", "DESC", most_of_one, session.key, before, limit + 1, limit, most)
+    limits = before, limit + 1, limit, most
+    turns = _read_turns(VISIBLE, "<", "DESC", most_of_one, session.key, *limits)
     if not turns and before == LAST:
         raise Missing("The session was deleted.")
     return Page(turns, limit)
+
+
+def read_versions(session: Session, turn: Turn, most: int = LAST) -> "Page":
+    """The versions of this visible turn: all, or as many of the newest as have at most `most` bytes
+    together."""
+    limits = turn.id, turn.versions, turn.versions, most
+    return Page(_read_turns(REPLACED, "<", "DESC", most, session.key, *limits), turn.versions)
 
 
 class Page:
@@ -108,18 +119,23 @@ def count_before(session_id: str, turn_id: int) -> int:
 def _pages(side: str, order: str, session_id: str, beyond: int) -> Iterator[list[ShownTurn]]:
     limits = READ_ROWS, READ_ROWS, READ_SIZE
     has_more = True
-    while has_more and (page := _read_turns(side, order, LAST, session_id, beyond, *limits)):
+    while has_more and (
+        page := _read_turns(VISIBLE, side, order, LAST, session_id, beyond, *limits)
+    ):
         yield page
         has_more = page[0].of_all == READ_ROWS or page[0].of_all > len(page)
         beyond = page[-1].id
 
 
-def _read_turns(side: str, order: str, most_of_one: int, *params: str | int) -> list[ShownTurn]:
+def _read_turns(
+    which: str, side: str, order: str, most_of_one: int, *params: str | int
+) -> list[ShownTurn]:
     sizes = (db.size.format(column.column_name) for column in _TEXTS)
     statement = statements.plain(
         "read_turns",
         columns=listed(_COLUMNS, "turn.{}"),
         size_of_others=" + ".join(f"coalesce({size}, 0)" for size in sizes),
+        which=which,
         side=side,
         order=order,
         overhead=OVERHEAD,

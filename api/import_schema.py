@@ -32,6 +32,7 @@ from schemas import (
     Text,
     about,
     is_storable,
+    is_truth,
     option_field,
     short,
 )
@@ -114,11 +115,6 @@ class Turns(fields.Field):
         if faults:
             raise ValidationError(faults)
         return turns
-
-
-def is_truth(value: Any) -> None:
-    if not isinstance(value, bool):
-        raise ValidationError("Give true or false.")
 
 
 def one_of(*choices: str, **kwargs: Any) -> fields.Raw:
@@ -326,6 +322,11 @@ class ImportSchema(RequestSchema):
         allow_none=True,
         validate=is_truth,
         metadata=about("Whether the user chose it.", type=["boolean", "null"]),
+    )
+    pinned = fields.Raw(
+        allow_none=True,
+        validate=is_truth,
+        metadata=about("Not kept if too many are pinned.", type=["boolean", "null"]),
     )
     model = Text(
         short,

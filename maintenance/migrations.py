@@ -63,6 +63,7 @@ def _add_sizes_thinking_and_files() -> None:
     db.create_tables([Thought, StoredFile, FilePart, TurnFile])
     _add_columns()
     db.create_tables([Session])  # its indexes
+    db.execute_sql("DROP INDEX IF EXISTS session_list")  # of sessions that cannot be pinned
 
 
 MIGRATIONS = [

@@ -66,17 +66,26 @@ class HTTPProvider:
     substitutes: dict[str, str | None] = {}
     # Host → the parameters that it is known to refuse. Of others we learn it from their errors.
     refusing: dict[str | None, tuple[str, ...]] = {}
+    # The members of a request's body that `body`, a substitute or an option sets.
+    own: frozenset[str]
     version = ""  # a base URL may end with this
     # Why an answer ended, if it came to its end without a reason.
     silent_reason: str | None = None
 
     def __init__(
-        self, name: str, base_url: str, key: str | None, timeout: float, prefix: str = ""
+        self,
+        name: str,
+        base_url: str,
+        key: str | None,
+        timeout: float,
+        prefix: str = "",
+        extra: dict[str, Any] | None = None,
     ) -> None:
         self.name, self.base_url, self.key = name, base_url, key
         # What our ids of its models begin with, such as `ollama/`; the provider does not know it.
         self.prefix = prefix
         self.timeout = timeout  # seconds to wait for the next part of an answer
+        self.extra = extra or {}  # what the operator adds to each request's body
         self.wire = wire.HTTPClient(base_url.rstrip("/").removesuffix(self.version))
         # If there is a prefix, somebody chose the name in PROVIDERS.
         known_as = name if prefix else name_at(base_url)
@@ -285,7 +294,7 @@ class HTTPProvider:
         limit = self._lesson(exchange, model).limit(prompt, max_tokens)
         while True:
             answer = Answer(exchange, self.timeout, limit, size, ThinkTags(goes_on))
-            body = self.body(model, system, messages, limit, options)
+            body = self.body(model, system, messages, limit, options) | self.extra
             self._leave_out(body, self._lesson(exchange, model).refused)
             is_whole = False
             try:

@@ -215,7 +215,8 @@ class Faults:
         if meaning == "broken":
             text = "cut its answer short. Ask again."
             raise self.error(502, text, retryable=True, is_broken=True)
-        if meaning == "refused" or (meaning in ("limit", "window") and not has_text):
+        is_empty = meaning in ("limit", "window") and not has_text
+        if is_empty or meaning in ("refused", "tool"):
             status, text = TABLES["no_answer"][meaning]
             is_answer = meaning != "window"
             raise ModelError(status, text.format(reason=reason), is_answer=is_answer)

@@ -9,9 +9,10 @@ class Option(NamedTuple):
     """An option, under its name in our API."""
 
     name: str
-    kind: type[float] | type[int] | type[str]  # a number, a whole number, or one word
+    # A number, a whole number, one word, or a list of texts.
+    kind: type[float] | type[int] | type[str] | type[list[str]]
     description: str
-    example: float | str
+    example: float | str | list[str]
     # Its name in each protocol, if a request has the same value. None: the protocol does not have
     # it, or `body` in `protocols.py` translates it.
     openai: str | None
@@ -21,6 +22,10 @@ class Option(NamedTuple):
     most: int | str | None = None
     refusal: str | None = None  # a regular expression for its name in refusals, if it is not `name`
 
+
+TEXTS_MAX, TEXT_MAX = 4, 100  # texts in a list, and characters in each
+# The largest integer that every JSON reader keeps exactly (RFC 8259, section 6).
+EXACT_MAX = 2**53 - 1
 
 _ALL = (
     Option(
@@ -54,6 +59,37 @@ _ALL = (
         openai="reasoning_effort",
         anthropic=None,  # it becomes `output_config` and `thinking`
         refusal=r"\breasoning|\beffort\b|\bthink",
+    ),
+    Option(
+        "top_p",
+        float,
+        description="The model chooses among the likeliest words that together have this share.",
+        example=0.9,
+        openai="top_p",
+        anthropic="top_p",
+        most=1,
+    ),
+    Option(
+        "seed",
+        int,
+        description=(
+            "With the same seed, a model that supports it repeats its answer as far as it can. Not "
+            "sent by Anthropic's protocol."
+        ),
+        example=42,
+        openai="seed",
+        anthropic=None,
+        least=-EXACT_MAX,
+        most=EXACT_MAX,
+    ),
+    Option(
+        "stop",
+        list,
+        description="The reply ends before the first of these texts.",
+        example=["END"],
+        openai="stop",
+        anthropic="stop_sequences",
+        refusal=r"\bstop(_sequences)?\b",
     ),
 )
 OPTIONS = {option.name: option for option in _ALL}

@@ -67,7 +67,8 @@ def _text_and_thoughts(content: Any) -> tuple[str, str]:
     """The text and the thoughts of a `content`, which is a text or a list of blocks."""
     if isinstance(content, str):
         return content, ""
-    blocks = content or ()
+    # Anthropic's failed web search has an object here.
+    blocks = content if isinstance(content, list) else ()
     text = "".join(block.get("text") or "" for block in blocks)
     return text, "".join(_text_and_thoughts(block.get("thinking"))[0] for block in blocks)
 
@@ -91,6 +92,9 @@ class Anthropic(HTTPProvider):
         "message": None,
     }
     substitutes = {"cache_control": None, "thinking": None}
+    own = frozenset(
+        ("model", "system", "messages", "max_tokens", "stream", *substitutes, "output_config")
+    ).union(option.anthropic for option in OPTIONS.values() if option.anthropic)
     silent_reason = "end_turn"
 
     def headers(self) -> dict[str, str]:
@@ -124,12 +128,12 @@ class Anthropic(HTTPProvider):
     def _thinking(self, model: str, options: dict[str, Any]) -> dict[str, str] | None:
         """Whether the model is to think, and to show it; None leaves both to the model. Some do not
         think unless they are told to, and newer ones think and show nothing unless they are asked
-        for a summary. Next to thinking, a temperature can only be 1
+        for a summary. Next to thinking, a temperature can only be 1, and `top_p` from 0.95 to 1
         (platform.claude.com/docs/en/build-with-claude/adaptive-thinking)."""
         effort = options.get("reasoning_effort")
         if effort == NO_EFFORT:
             return {"type": "disabled"}
-        is_allowed = options.get("temperature", 1) == 1
+        is_allowed = options.get("temperature", 1) == 1 and options.get("top_p", 1) >= 0.95
         if is_allowed and (effort or self._silent.of(model)):
             return {"type": "adaptive", "display": "summarized"}
         return None
@@ -183,6 +187,9 @@ class OpenAI(HTTPProvider):
         "max_completion_tokens": "max_tokens",
         "stream_options": None,
     }
+    own = frozenset(("model", "messages", "stream", *substitutes)).union(
+        option.openai for option in OPTIONS.values() if option.openai
+    )
     # Newer models there refuse it; many other servers know nothing else
     # (platform.openai.com/docs/api-reference/chat/create).
     refusing = {"api.openai.com": ("max_tokens",)}
@@ -233,6 +240,8 @@ class OpenAI(HTTPProvider):
             named = [str(delta[name]) for name in self.thoughts if delta.get(name)]
             thoughts = named[0] if named else ""
         answer.add(text + (delta.get("refusal") or ""), thoughts)
+        if delta.get("tool_calls"):  # some servers give `stop` as the reason
+            answer.end("tool_calls")
         answer.end(choice.get("finish_reason"))
 
 

@@ -2,6 +2,7 @@
 or refuses the request."""
 
 import dataclasses
+import itertools
 import secrets
 import uuid
 from collections.abc import Callable, Sequence
@@ -16,7 +17,9 @@ from models import (
     COMPLETE,
     IN_PROGRESS,
     LEASE,
+    LONGEST_PAGE,
     PREVIEW,
+    VERSIONS_MAX,
     Missing,
     Piece,
     Refused,
@@ -289,20 +292,37 @@ class ReplyRequest:
 
     def _retry(self, session: Session, last: int, now: int, is_changed: bool) -> Draft:
         """Insert a new reply to the last user turn, and hide the reply that it has had. If the
-        message `is_changed`, the user turn becomes it. Otherwise the new reply `replaces` the
-        hidden one, which is shown again unless the new one completes. Raises EmptyMessage."""
+        message `is_changed`, the user turn becomes it. If not, the new reply `replaces` the hidden
+        one: once the new one is complete, that is its newest version; if it ends otherwise, that is
+        shown again. Raises EmptyMessage."""
         conditions = Turn.session == session, Turn.visible
         newest = Turn.select(Turn.id).where(*conditions).order_by(Turn.id.desc()).limit(1)
         is_last_reply = Turn.id == newest, Turn.kind == "assistant"
-        hiding = Turn.update(visible=False).where(*is_last_reply).returning(Turn.id)
-        replaced = next((turn_id for (turn_id,) in db.send(hiding)()), None)
+        columns = Turn.id, Turn.status, Turn.versions
+        hiding = Turn.update(visible=False).where(*is_last_reply).returning(*columns)
+        hidden = next(iter(db.send(hiding)()), None)
         start = fn.SUBSTR(Turn.content, 1, PREVIEW).alias("content")
-        message = Turn.select(Turn.id, start, Turn.files).where(Turn.id == newest).get()
+        # An imported session may have several replies to a message.
+        messages = Turn.select(Turn.id, start, Turn.files).where(*conditions, Turn.kind == "user")
+        message = messages.order_by(Turn.id.desc()).first()
         if is_changed:
             self._change(session, message)
         preview = preview_of(message.content, message.files)
         db.send(Session.update(preview=preview).where(Session.id == session.id))
-        return self._insert_turns(session, last, now, replaces=None if is_changed else replaced)
+        replaces, versions = None, 0
+        if hidden and not is_changed:
+            replaces, status, versions = hidden
+            most = versions + (status == COMPLETE)
+            versions = self._count_versions(session, message.id, min(most, VERSIONS_MAX))
+        return self._insert_turns(session, last, now, replaces=replaces, versions=versions)
+
+    def _count_versions(self, session: Session, message_id: int, most: int) -> int:
+        """How many versions the next reply to this message has: at most so many."""
+        of_message = Turn.session == session, Turn.id > message_id, Turn.is_replaced()
+        sizes = Turn.select(db.size_of(Turn.content)).where(*of_message)
+        newest = sizes.order_by(Turn.id.desc()).limit(most).tuples()
+        totals = itertools.accumulate(size for (size,) in newest)
+        return sum(total <= LONGEST_PAGE for total in totals)
 
     def _change(self, session: Session, message: Turn) -> None:
         """Give this message the new content, if there is one, and the new files."""
@@ -371,7 +391,13 @@ class ReplyRequest:
             db.send(insertion(*TurnFile.rows(turn_id, self._files)))
 
     def _insert_turns(
-        self, session: Session, last: int, now: int, *before: Turn, replaces: int | None = None
+        self,
+        session: Session,
+        last: int,
+        now: int,
+        *before: Turn,
+        replaces: int | None = None,
+        versions: int = 0,
     ) -> Draft:
         """Insert an empty reply, and the turns `before` it, with one statement."""
         reply = Turn(
@@ -383,6 +409,7 @@ class ReplyRequest:
             model=session.model,
             status=IN_PROGRESS,
             replaces=replaces,
+            versions=versions,
             unbilled_bytes=self._size + sum(4 * kept.file.tokens for kept in self._files),
             **_new_lease(now),
         )

@@ -450,6 +450,9 @@ export class Parley {
   /** @type {(id: string, turn: string) => Promise<Api.ThinkingText>} `turn` is a reply */
   thinking = (id, turn) =>
     this.ask("GET", pathOf(id, `/turns/${encodeURIComponent(turn)}/thinking`));
+  /** @type {(id: string, turn: string) => Promise<{ data: Api.AssistantTurn[] }>} `turn` is a reply */
+  versions = (id, turn) =>
+    this.ask("GET", pathOf(id, `/turns/${encodeURIComponent(turn)}/versions`));
   /** @type {(id: string, change: Api.Change) => Promise<Api.ChangedSession>} */
   change = (id, change) => this.ask("PATCH", pathOf(id), change);
   /** @type {(id: string) => Promise<void>} */

@@ -174,12 +174,13 @@ AND turn.status = 'in_progress'
 RETURNING turn.id;
 
 -- list_sessions(pattern text)
--- A page of an owner's sessions, last used first: of all, or of those in which each pattern is LIKE
+-- A page of an owner's sessions, pinned ones first, then the last used: of all, or of those in which each pattern is LIKE
 -- the title or a turn (ILIKE would take five times as long). The subquery skips the earlier pages by
--- the index alone. The preview of a reply in progress is the beginning of its text. The owner is a
+-- the index alone. The preview of a reply in progress is the beginning of its text. `matching` is the
+-- text of the newest turn that is LIKE one of the patterns, unless it is long. The owner is a
 -- parameter, not a column of `given`, so that PostgreSQL's planner can tell how many sessions to
 -- expect.
-SELECT id, title, model, created_at, updated_at,
+SELECT id, title, model, created_at, updated_at, pinned,
     coalesce(nullif(substr((
         SELECT {concat}(text, '')
         FROM (
@@ -189,7 +190,16 @@ SELECT id, title, model, created_at, updated_at,
             WHERE turn.session_id = session.id AND turn.status = 'in_progress'
             ORDER BY piece.start
         ) AS pieces
-    ), 1, {preview}), ''), preview, '') AS preview
+    ), 1, {preview}), ''), preview, '') AS preview,
+    CASE WHEN {all} THEN NULL ELSE (
+        SELECT CASE WHEN {size_of_content} <= {longest} THEN content END
+        FROM turn
+        WHERE turn.session_id = session.id
+        AND turn.shown
+        AND EXISTS (SELECT 1 FROM given WHERE turn.folded LIKE given.pattern ESCAPE '!')
+        ORDER BY turn.id DESC
+        LIMIT 1
+    ) END AS matching
 FROM session
 WHERE id IN (
     SELECT id
@@ -207,11 +217,11 @@ WHERE id IN (
             AND turn.folded LIKE given.pattern ESCAPE '!'
         )
     ))
-    ORDER BY updated_at DESC, id DESC
+    ORDER BY pinned DESC, updated_at DESC, id DESC
     LIMIT {param}
     OFFSET {param}
 )
-ORDER BY updated_at DESC, id DESC;
+ORDER BY pinned DESC, updated_at DESC, id DESC;
 
 -- find_orphans(alive text)
 -- Replies in progress that need another process: they were handed over (lease 0); their leases have
@@ -407,11 +417,11 @@ FROM turn
 WHERE session_id = {param} AND shown AND id < {param};
 
 -- read_turns()
--- A page of a session's visible turns on one side of an id, nearest first: at most so many rows, and
--- at most so many bytes together, but at least one row. `size` is the running total of bytes, from the
--- nearest on: of all texts, and an overhead for each turn. The content of turns that do not fit is
--- never read, nor that of the nearest if it alone is larger than the first parameter. {columns} are
--- the other columns that are shown; their texts have {size_of_others} bytes.
+-- A page of a session's visible or replaced turns on one side of an id, nearest first: at most so many
+-- rows, and at most so many bytes together, but at least one row. `size` is the running total of
+-- bytes, from the nearest on: of all texts, and an overhead for each turn. The content of turns that
+-- do not fit is never read, nor that of the nearest if it alone is larger than the first parameter.
+-- {columns} are the other columns that are shown; their texts have {size_of_others} bytes.
 SELECT {columns}, of_all, size_of_all,
     CASE
         WHEN nearest.size > {param} THEN NULL
@@ -434,7 +444,7 @@ JOIN (
                 ELSE {size_of_content}
             END AS integer) AS size
         FROM turn
-        WHERE session_id = {param} AND shown AND id {side} {param}
+        WHERE session_id = {param} AND {which} AND id {side} {param}
         ORDER BY id {order}
         LIMIT {param}
     ) AS sized

@@ -1,17 +1,19 @@
 """Search: how text and queries are normalized, and how long a search may take."""
 
+import bisect
 import contextlib
 import functools
 import re
 import threading
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from database import Unavailable, limit_time, mapped_errors, remaining
 from limits import Overloaded
 
 MAX_WORDS = 20
 TIMEOUT = 5  # seconds
+EXCERPT = 100  # characters
 
 LARGE_TEXT = 2**16  # characters; longer texts are normalized one at a time
 EXTRA_GROWTH = 2**14  # characters that normalizing may add to a text, besides doubling it
@@ -52,6 +54,40 @@ def _normalized(text: str) -> Iterator[str]:
 def words_of(query: str) -> list[str]:
     """The normalized words of a query. "\ufdfa", one character, becomes four words."""
     return list(dict.fromkeys(normalize(query).split()))
+
+
+def excerpt(text: str, words: Sequence[str]) -> str | None:
+    """About EXCERPT characters of the text, with the first match of these normalized words. None if
+    the text contains none of them."""
+    normalized = normalize(text, alone=False)
+    places = [place for word in words if (place := normalized.find(word)) >= 0]
+    if not places:
+        return None
+    place = min(places)
+    if len(normalized) != len(text):
+        place = _original_place(place, text)
+    start = max(0, place - EXCERPT // 3)
+    if start:  # if there is a space, begin with a word
+        start = text.find(" ", start, place) + 1 or start
+    return text[start : start + EXCERPT]
+
+
+def _original_place(place: int, text: str) -> int:
+    """The place of a character in the text, by its place in the normalized text."""
+    for match, normalized in zip(_PIECE.finditer(text), _normalized(text), strict=True):
+        if place < len(normalized):
+            return match.start() + _place_in(match[0], place)
+        place -= len(normalized)
+    return 0
+
+
+def _place_in(piece: str, place: int) -> int:
+    """How many characters of the piece come before this place, once they are normalized."""
+
+    def size_to(end: int) -> int:
+        return len(normalize(piece[: end + 1], alone=False))
+
+    return bisect.bisect_right(range(len(piece)), place, key=size_to)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,9 @@ ON_BOTH = {"database", "heavy", "maintenance", "replies", "tables", "transfer"}
 ON_BOTH |= {
     f"api/test_{name}.py" for name in ("export", "fork", "import", "sessions", "text", "turns")
 }
-ON_BOTH |= {f"api/test_{name}.py" for name in ("rate_limit", "token_limit", "usage")}
+ON_BOTH |= {
+    f"api/test_{name}.py" for name in ("rate_limit", "token_limit", "usage", "versions", "pins")
+}
 ON_BOTH |= {"test_processes.py"}
 
 

@@ -157,7 +157,7 @@ def check(page, server, provider, database):
     page.wait(lambda: "Thinking…" in page.text(".thinking summary"), "thinking")
     page.find(".thinking summary").send_keys(Keys.ENTER)
     page.wait(lambda: page.text(".thinking .text") == "x" * 1234, "what it thinks")
-    page.find("#stop").click()
+    page.find("#stop-reply").click()
     page.wait(lambda: "Stopped" in page.text("article:last-child footer"), "thinking is stopped")
 
     provider.script = [silence(30)]
@@ -168,7 +168,7 @@ def check(page, server, provider, database):
         "something moves",
     )
     page.wait(lambda: len(provider.posts) > asked, "the model is asked")
-    page.find("#stop").click()
+    page.find("#stop-reply").click()
     page.wait(lambda: "Stopped" in page.text("article:last-child footer"), "stopped")
 
     page.click("#list li button")

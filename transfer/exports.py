@@ -254,4 +254,5 @@ def _fields_of(session: Session) -> dict[str, Any]:
         "options": session.options,
         "created_at": time_of(session.created_at),
         "updated_at": time_of(session.updated_at),
+        "pinned": session.pinned,
     }

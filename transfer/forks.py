@@ -65,7 +65,7 @@ def fork(
         with connected():
             _refuse_repeated(key)
             original = Session.get_owned(owner, session_id)
-            sources = _up_to(turn_id, _shown(original))
+            sources = _up_to(turn_id, original)
             _check(sources, original.system_size)
             original.read_system()
         size = sum(map(_size_of, sources))
@@ -96,21 +96,21 @@ def _count_request(owner: str, rate_limit: tuple[int, int], fork_id: uuid.UUID) 
     count_request(owner, rate_limit, db.now(), fork_id, is_fork=True)
 
 
-def _shown(session: Session) -> list[_SourceTurn]:
+def _sources(*conditions: Any) -> list[_SourceTurn]:
     size, of_thoughts = db.size_of(Turn.content), fn.SUM(db.size_of(Thought.text))
     thinking = fn.COALESCE(Thought.select(of_thoughts).where(Thought.turn == Turn.id), 0)
     columns = Turn.id, Turn.status, size, thinking, Turn.files.is_null(False)
-    rows = Turn.select(*columns).where(Turn.session == session, Turn.visible)
-    return [_SourceTurn(*row) for row in rows.order_by(Turn.id).tuples()]
+    rows = Turn.select(*columns).where(*conditions).order_by(Turn.id)
+    return [_SourceTurn(*row) for row in rows.tuples()]
 
 
-def _up_to(turn_id: str | None, sources: list[_SourceTurn]) -> list[_SourceTurn]:
+def _up_to(turn_id: str | None, session: Session) -> list[_SourceTurn]:
+    """The turns to copy. A version is copied in the place of its reply."""
     if turn_id is None:
-        return sources
-    for number, source in enumerate(sources, 1):
-        if str(source.id) == turn_id:
-            return sources[:number]
-    raise Missing("There is no such turn in this session. Look it up in its turns.")
+        return _sources(Turn.session == session, Turn.visible)
+    last = Turn.find(session.id, turn_id, or_version=True)
+    is_before = Turn.visible & (Turn.id < last.id)
+    return _sources(Turn.session == session, is_before | (Turn.id == last.id))
 
 
 def _check(sources: list[_SourceTurn], system_size: int) -> None:

@@ -98,14 +98,16 @@ def _pointer_to(number: int) -> str:
     return f"/turns/{number}/files"
 
 
-def _last_changes(owner: str, session: Session) -> dict[str, int]:
-    """The times of the session. Imported times have whole seconds: each is moved after those of the
-    owner's other sessions in the same second, so that sessions keep the order of their import."""
+def _last_changes(owner: str, session: Session) -> dict[str, Any]:
+    """Whether the session is pinned, and its times. Imported times have whole seconds: each is
+    moved after those of the owner's other sessions in the same second, so that sessions keep the
+    order of their import."""
     _refuse_repeated(owner, session.origin)
-    return {
+    times = {
         field.name: _after_others(owner, field, getattr(session, field.name))
         for field in (Session.created_at, Session.updated_at)
     }
+    return times | {"pinned": session.pinned and Session.can_pin(owner)}
 
 
 def _after_others(owner: str, field: BigIntegerField, time: int) -> int:
@@ -126,6 +128,7 @@ def _session_of(fields: Fields, files: Mapping[str, File], catalog: Catalog, now
     return Session(
         title=title,
         title_is_users=bool(fields.get("title_is_users")),
+        pinned=bool(fields.get("pinned")),
         search_title=normalize(title),
         **_model_and_provider(fields.get("model"), catalog),
         system=fields.get("system"),

@@ -25,6 +25,7 @@ from maintenance.migrations import TABLES
 from settings import command
 from tables.columns import time_of
 
+CLOSING = 2  # seconds that PostgreSQL may take to notice that a connection was closed
 STEP_TIMEOUT = 300  # seconds for a step: a page of rows, a scan of a table, a commit
 LONG = 2**16  # bytes; a row that has more is read alone
 ROWS = 100  # in a page of shorter rows
@@ -117,10 +118,20 @@ def undo(source: Pool) -> bool:
 
 def _check_unused(source: Pool, target: Pool | None = None) -> None:
     """Raises NotMoved if a process has one of these open. This process must have closed them."""
-    if source.is_in_use():
+    if _stays_in_use(source):
         raise NotMoved(IN_USE.format("The database"))
-    if target is not None and target.is_in_use():
+    if target is not None and _stays_in_use(target):
         raise NotMoved(IN_USE.format("The other database"))
+
+
+def _stays_in_use(engine: Pool) -> bool:
+    """Whether a process has it open, and does not just close it."""
+    until = time.monotonic() + CLOSING
+    while engine.is_in_use():
+        if time.monotonic() > until:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def _mark_of(engine: Pool) -> str | None:

@@ -1,5 +1,5 @@
-// The plain text of a message's beginning, for its preview in the list. The server may have cut it
-// anywhere, and joined its lines.
+// The plain text of a part of a message, for its preview in the list: its beginning, or what is
+// around the words that were searched. The server may have cut it anywhere, and joined its lines.
 
 /** Characters of a message that we read. */
 const MAX_LENGTH = 500;
@@ -47,7 +47,8 @@ const MARKS = [
   [/(?<!\*)\*(?=[^\s*])([^*]*?[^\s*])\*(?!\*)/g, "$1"],
   [/(?<!\w)(_{1,3})(?=\S)((?:[^_]|(?<=\w)_(?=\w))*\S)\1(?!\w)/g, "$2"],
   [/~~(?=\S)([^~]*\S)~~/g, "$1"],
-  [/(?<![^\s("'])(?:\*{2,3}|_{2,3}|~~)(?=\S)/g, ""], // emphasis that is cut off
+  [/(?<![^\s("'])(?:\*{2,3}|_{2,3}|~~)(?=\S)/g, ""], // emphasis that is cut off at its end
+  [/(?<=\S)(?:\*{2,3}|~~)(?![^\s)"'.,:;!?])/g, ""], // or at its beginning
   [/^[*_](?=\p{L})/u, ""],
 ];
 
@@ -62,7 +63,7 @@ function withoutCells(text) {
 }
 
 /**
- * The plain text of a message's beginning: without the marks of emphasis, headings, lists, quotes,
+ * The plain text of a part of a message: without the marks of emphasis, headings, lists, quotes,
  * tables, code and links. `**Use** [this](https://example.com)` becomes `Use this`. Formulas stay
  * as written.
  */

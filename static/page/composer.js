@@ -60,4 +60,4 @@ subscribe(
   }, sayIfAny),
 );
 
-$("stop").onclick = attempt(stop);
+$("stop-reply").onclick = attempt(stop);

@@ -60,12 +60,15 @@ $("down").onclick = () => {
   focusText();
 };
 
-/** Makes a change to the thread. The first turn in view stays where it is. */
-export function keepView(change) {
+function firstInView() {
   const edge = $("thread").getBoundingClientRect().top;
   const isSeen = (article) => article.getBoundingClientRect().bottom > edge;
-  const seen = [...$("turns").children].find(isSeen)?.querySelector("h3");
-  const top = () => seen?.getBoundingClientRect().top ?? 0;
+  return [...$("turns").children].find(isSeen)?.querySelector("h3");
+}
+
+/** Makes a change to the thread. This element, or else the first turn in view, stays in its place. */
+export function keepView(change, fixed = firstInView()) {
+  const top = () => fixed?.getBoundingClientRect().top ?? 0;
   const before = top();
   change();
   $("thread").scrollTop += top() - before;

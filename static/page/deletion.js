@@ -1,4 +1,4 @@
-// Deleting a chat. It leaves the list at once, and is deleted a few seconds later: until then, one
+// Deleting chats. They leave the list at once, and are deleted a few seconds later: until then, one
 // can undo that.
 
 import { $, button, element } from "../dom.js";
@@ -13,34 +13,42 @@ import { attempt, sayIfAny, state } from "./screen.js";
 const TIME = 8000; // ms; start again when the focus or the pointer leaves the line
 
 let latest = null; // the deletion that can be undone
+const unsent = new Set(); // ids of chats that the server has not been asked to delete yet
 
-/** Removes a chat from the list and the screen. If done by a key, focuses "Undo". */
-export function remove(chat, isByKey) {
+/** Removes chats from the list and the screen. If done by a key, focuses "Undo". */
+export function remove(chats, isByKey) {
   latest?.send();
-  latest = new Deletion(chat);
+  latest = new Deletion(chats);
   latest.show();
   $(isByKey ? "undo" : "new").focus();
 }
 
 class Deletion {
-  constructor({ id, title }) {
-    this.id = id;
-    this.title = title;
-    this.wasOnScreen = state.current?.id === id;
+  constructor(chats) {
+    this.chats = chats;
+    this.ids = chats.map(({ id }) => id);
+    this.idOnScreen = this.ids.find((id) => id === state.current?.id);
   }
 
   show() {
-    pendingDeletion.add(this.id);
-    markRead(this.id); // the end of its reply needs no notification
-    if (this.wasOnScreen) {
+    for (const id of this.ids) {
+      pendingDeletion.add(id);
+      markRead(id); // the end of its reply needs no notification
+    }
+    if (this.idOnScreen) {
       history.replaceState(null, "", location.pathname);
       openNew();
     }
     drawList();
     const undo = button("Undo", { id: "undo", onclick: () => this.undo() });
-    const said = element("span", {}, "Deleted “", element("bdi", {}, this.title), "”.");
-    $("deleted").replaceChildren(said, undo);
+    $("deleted").replaceChildren(this.sentence(), undo);
     this.wait();
+  }
+
+  sentence() {
+    const [{ title }, ...others] = this.chats;
+    if (others.length) return element("span", {}, `Deleted ${this.chats.length} chats.`);
+    return element("span", {}, "Deleted “", element("bdi", {}, title), "”.");
   }
 
   /** Schedules the deletion, unless the focus or the pointer is on the line. */
@@ -57,42 +65,56 @@ class Deletion {
     $("deleted").replaceChildren();
   }
 
-  /** Restores the chat in the list; on the screen, too, if that still shows a new chat. */
+  /** Restores the chats in the list; on the screen, too, if that still shows a new chat. */
   undo() {
     const isFocused = $("deleted").contains(document.activeElement);
     this.end();
-    pendingDeletion.delete(this.id);
+    for (const id of this.ids) pendingDeletion.delete(id);
     drawList();
-    const link = $("list").querySelector(`[href="#${this.id}"]`);
+    const link = $("list").querySelector(`[href="#${this.ids[0]}"]`);
     if (isFocused) (link ?? $("new")).focus(); // a search may hide the chat
-    if (this.wasOnScreen && !state.current) location.hash = this.id;
+    if (this.idOnScreen && !state.current) location.hash = this.idOnScreen;
   }
 
-  /** Deletes the chat on the server. If that fails, it returns to the list. */
+  /** Deletes the chats on the server, one after the other. Those that fail return to the list. */
   send() {
     this.end();
+    for (const id of this.ids) unsent.add(id);
     attempt(async () => {
-      try {
-        // A 404: an earlier try arrived, and only its response was lost.
-        await api("DELETE", `sessions/${this.id}`, { unless: 404, keepalive: true });
-        forgetDrafts(this.id);
-      } catch (error) {
-        pendingDeletion.delete(this.id);
-        drawList();
-        throw error;
+      let failure = null;
+      for (const id of this.ids) {
+        try {
+          await deleteOnServer(id);
+        } catch (error) {
+          pendingDeletion.delete(id);
+          failure = error;
+        }
       }
+      drawList();
+      if (failure) throw failure;
       await listChats();
     }, sayIfAny)();
   }
+}
+
+async function deleteOnServer(id) {
+  unsent.delete(id);
+  // A 404: an earlier try arrived, and only its response was lost.
+  await api("DELETE", `sessions/${id}`, { unless: 404, keepalive: true });
+  forgetDrafts(id);
 }
 
 for (const event of ["pointerenter", "pointerleave", "focusin", "focusout"]) {
   $("deleted").addEventListener(event, () => latest?.wait());
 }
 
-addEventListener("pagehide", () => latest?.send());
+// When the page is left, there is no time to wait for an answer before the next request.
+addEventListener("pagehide", () => {
+  latest?.send();
+  for (const id of unsent) deleteOnServer(id).catch(() => {});
+});
 
 // The browser's Back button leads to the chat: undo its deletion.
 addEventListener("hashchange", () => {
-  if (latest && idInURL() === latest.id) latest.undo();
+  if (latest?.ids.includes(idInURL())) latest.undo();
 });

@@ -4,6 +4,7 @@ import { $ } from "../dom.js";
 import { on } from "./api.js";
 import "./composer.js";
 import { listChats } from "./list.js";
+import "./model-menu.js";
 import { goToNewChat, route } from "./replies.js";
 import { announce, attempt, sayAfter, sayIfAny } from "./screen.js";
 import "./shortcuts.js";

@@ -2,7 +2,10 @@
 
 import { $, element } from "../dom.js";
 
-/** A session's options. `word`: its name in a sentence; `input`: properties of its field. */
+/**
+ * A session's options. `word`: its name in a sentence; `tag` and `input`: its field and the field's
+ * properties. A `textarea` has a list, one text per line.
+ */
 const OPTIONS = [
   {
     name: "temperature",
@@ -18,6 +21,15 @@ const OPTIONS = [
     input: { maxLength: 40, autocomplete: "off" },
     suggestions: ["low", "medium", "high"],
   },
+  { name: "top_p", label: "Top p", word: "top p", input: { type: "number", step: "any" } },
+  { name: "seed", label: "Seed", word: "seed", input: { type: "number" } },
+  {
+    name: "stop",
+    label: "Stop before these texts, one per line",
+    word: "stop texts",
+    tag: "textarea",
+    input: { rows: 2, spellcheck: false },
+  },
 ];
 const NAMES = OPTIONS.map(({ name }) => name);
 
@@ -26,8 +38,8 @@ $("option-words").textContent = new Intl.ListFormat("en-GB").format(
   OPTIONS.map((each) => each.word),
 );
 
-function fieldOf({ name, label, input, suggestions }) {
-  const field = element("input", { id: name, ...input });
+function fieldOf({ name, label, tag = "input", input, suggestions }) {
+  const field = element(tag, { id: name, ...input });
   const fault = element("small", { id: `${name}-fault`, role: "alert" });
   field.setAttribute("aria-describedby", fault.id);
   const all = element("div", {}, element("label", {}, `${label} `, field), fault);
@@ -52,13 +64,28 @@ export function options() {
 }
 
 function valueOf({ type, value }) {
+  if (type === "textarea") return textsOf(value);
   if (!value.trim()) return null;
   return type === "number" ? Number(value) : value.trim();
 }
 
+// In a line of the field, `\n` stands for a new line, and `\\` for a backslash.
+
+function textsOf(lines) {
+  const texts = lines.split("\n").filter(Boolean).map(unescaped);
+  return texts.length ? texts : null;
+}
+
+const unescaped = (line) => line.replace(/\\([\\n])/g, (_, mark) => (mark === "n" ? "\n" : mark));
+
+const lineOf = (text) => text.replaceAll("\\", "\\\\").replaceAll("\n", "\\n");
+
 export function fill(system, values) {
   $("system").textContent = system ?? "";
-  for (const name of NAMES) $(name).value = values?.[name] ?? "";
+  for (const name of NAMES) {
+    const value = values?.[name] ?? "";
+    $(name).value = Array.isArray(value) ? value.map(lineOf).join("\n") : value;
+  }
 }
 
 /** Shows errors of options at their fields. Returns a message with all others. */

@@ -79,6 +79,7 @@ export function openNew() {
  */
 export async function requestReply(path, body, turn) {
   const signal = takeScreen();
+  publish("request");
   const sending = new Outgoing(path, body, turn);
   sending.show();
   markContextStart();
@@ -312,6 +313,12 @@ actions.fork = attempt(async (article) => {
   const { fork } = await forks();
   await fork(article);
 });
+
+// Fetched when somebody looks at an earlier version of a reply.
+const versions = () => import("./versions.js");
+
+actions.earlier = attempt(async (article) => (await versions()).move(article, 1));
+actions.later = attempt(async (article) => (await versions()).move(article, -1));
 
 actions.send = async (article, field, message) => {
   focusText();

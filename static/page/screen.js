@@ -36,11 +36,11 @@ export function takeScreen() {
 
 /** Shows Stop instead of Send while a reply is in progress. */
 export function setBusy(isBusy) {
-  const hiding = $(isBusy ? "send" : "stop");
+  const hiding = $(isBusy ? "send" : "stop-reply");
   // Hiding a focused button would lose the focus.
   if (document.activeElement === hiding) focusText();
   $("send").hidden = isBusy;
-  $("stop").hidden = !isBusy;
+  $("stop-reply").hidden = !isBusy;
 }
 
 export const isBusy = () => $("send").hidden;
@@ -61,6 +61,8 @@ export const isSendKey = (event) => event.key === "Enter" && !event.shiftKey && 
 //
 // "sessions": the list of sessions is out of date.
 // "model": the session has another model.
+// "models": the list of models has arrived.
+// "request": a reply is being requested.
 // "shown": a fetched session is on the screen.
 // "opened": the reader has opened a fold, and reads it.
 // "pasted": the pasted texts of the message have changed.

@@ -1,17 +1,20 @@
-// A chat that is opened from a search opens at the words that were searched, and highlights them.
+// A chat that is opened from a search opens at the words that were searched, and highlights them. The
+// list shows and highlights them, too.
 
 import { $ } from "../dom.js";
 import { fetchSession } from "./api.js";
 import { fetchOlderIfNear, idInURL } from "./conversation.js";
-import { fold, wordsOf } from "./folding.js";
+import { fold, matchesIn, wordsOf } from "./folding.js";
 import { Highlights } from "./highlights.js";
 import { fetchExclusively, prependTurns } from "./older-turns.js";
 import { showWords } from "./scroll-to-match.js";
 import { announce, attempt, say, sayIfAny, state, subscribe } from "./screen.js";
 import { articleOf, articles, textOf, turnOf } from "./turns.js";
+import { showNewest } from "./versions.js";
 
 const PAGE = 200; // turns
 const MAX_TURNS = 2_000; // that we search, from the end
+const LEAD = 12; // characters before the words in a line of the list, which shows about 35
 
 const SEARCHING = "Looking for the words further up…";
 const TOO_FAR = "The words are further up in this chat, before its last 2,000 messages.";
@@ -50,6 +53,15 @@ function markList() {
 $("search").addEventListener("input", markList);
 markList();
 
+/** A text from a word or two before the first of the typed words on, so that these are seen. */
+export function fromMatch(text) {
+  const [first] = matchesIn(text, typedWords());
+  if (!first || first.start <= LEAD) return text;
+  const space = text.indexOf(" ", first.start - LEAD - 1);
+  const start = space >= 0 && space < first.start ? space + 1 : first.start;
+  return `…${text.slice(start)}`;
+}
+
 // Finding the turn
 
 const jump = attempt(async (words) => {
@@ -59,6 +71,7 @@ const jump = attempt(async (words) => {
 }, sayIfAny);
 
 async function showFound(words, signal) {
+  showNewest(); // earlier versions are not searched
   const { id } = state.current;
   const pages = [];
   const { turn, isFurther } = await findTurn(words, turnsFromEnd(pages, signal)).finally(

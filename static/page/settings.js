@@ -50,6 +50,7 @@ export async function listModels() {
   write($("hint"), meta.hint ?? "");
   $("hint").hidden = !meta.hint;
   updateFrame();
+  publish("models");
 }
 
 // As long as there are no models, ask again: somebody may be pulling one, for example with Ollama.

@@ -14,7 +14,9 @@ const hasControl = (event) => event.ctrlKey || event.metaKey;
  * Whether Escape may stop the reply: in the search field it clears that, and it closes popovers.
  */
 function mayStop({ target }) {
-  return !$("stop").hidden && target !== $("search") && !document.querySelector(":popover-open");
+  return (
+    !$("stop-reply").hidden && target !== $("search") && !document.querySelector(":popover-open")
+  );
 }
 
 function search() {
@@ -37,7 +39,7 @@ const SHORTCUTS = [
     keys: ["Esc"],
     does: "Stop the reply, or close what is open",
     isPressed: (event) => event.key === "Escape" && !event.isComposing && mayStop(event),
-    run: () => $("stop").click(),
+    run: () => $("stop-reply").click(),
   },
   {
     keys: ["Alt N"],
@@ -60,7 +62,7 @@ const SHORTCUTS = [
   },
   {
     keys: ["Ctrl Z"],
-    does: "Restore the chat that was just deleted",
+    does: "Restore what was just deleted",
     isPressed: (event) => hasControl(event) && event.key === "z" && $("undo") && !isTyping(event),
     run: () => $("undo").click(),
   },

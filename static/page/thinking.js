@@ -14,8 +14,9 @@ class ThinkingLine {
   before = 0; // ms of thinking before the current stretch
   began = 0; // ms; when the current stretch began; 0 if the model is not thinking
 
-  constructor(article) {
+  constructor(article, id) {
     this.article = article;
+    this.id = id; // of the reply; its article may show several versions of it
     this.summary = element("summary", {});
     this.text = element("div", { className: "text" });
     this.node = element("details", { className: "thinking" }, this.summary, this.text);
@@ -95,7 +96,7 @@ class ThinkingLine {
   /** Fetches the stored text, or the reason why there is none. */
   async fetch() {
     this.text.textContent = "…";
-    const path = `sessions/${state.current.id}/turns/${this.article.dataset.id}/thinking`;
+    const path = `sessions/${state.current.id}/turns/${this.id}/thinking`;
     const { text, message } = await api("GET", path, {
       signal: state.screen.signal,
       unless: 404,
@@ -114,7 +115,7 @@ export function showThought(article, { start, delta, characters }) {
     return;
   }
   if (!line) announce("Thinking…");
-  line ??= new ThinkingLine(article);
+  line ??= new ThinkingLine(article, article.dataset.id);
   line.take({ start, delta });
 }
 
@@ -122,7 +123,7 @@ export function showThought(article, { start, delta, characters }) {
 export const pauseThinking = (article) => lines.get(article)?.pause();
 
 /** Shows how long the model of a finished reply thought. */
-export function showThinking(article, { thinking }) {
-  if (thinking) (lines.get(article) ?? new ThinkingLine(article)).end(thinking);
-  else lines.get(article)?.remove();
+export function showThinking(article, { id, thinking }) {
+  if (!thinking || lines.get(article)?.id !== id) lines.get(article)?.remove();
+  if (thinking) (lines.get(article) ?? new ThinkingLine(article, id)).end(thinking);
 }

@@ -4,7 +4,7 @@ import { $, button, element } from "../dom.js";
 import { Markdown, write } from "../markdown/markdown.js";
 import { fetchSession } from "./api.js";
 import { textNodes } from "./long-text.js";
-import { setBusy, state } from "./screen.js";
+import { setBusy, state, subscribe } from "./screen.js";
 import { showThinking } from "./thinking.js";
 import { thumbnails } from "./thumbnails.js";
 import { timeOf } from "./times.js";
@@ -30,12 +30,13 @@ $("turns").onclick = ({ target }) => {
 export const articles = () => [...$("turns").querySelectorAll(":scope > article")];
 export const articleOf = (id) => articles().find(({ dataset }) => id && dataset.id === id);
 export const textOf = (article) => article.querySelector(":scope > .text");
+/** The turn that an article shows: of a reply perhaps an earlier version, with an id of its own. */
 export const turnOf = (article) => shownTurns.get(article);
 
 /** The files of a user's message. */
 export const filesOf = (article) => turnOf(article)?.files ?? [];
 
-/** The text of a turn; for a finished reply, its Markdown. */
+/** The text of a turn; for a finished reply, the Markdown of the version that is shown. */
 const contentOf = (article) => shownTurns.get(article)?.content ?? textOf(article).textContent;
 
 /** Shows a turn at the end, or before the article `next`. Returns its article. */
@@ -59,6 +60,8 @@ export function showTurn(turn, next = null) {
 
 const actionButton = (value, name, properties) => button(name, { value, ...properties });
 
+const copyButton = () => actionButton("copy", "Copy");
+
 const fork = () =>
   actionButton("fork", "Fork", { title: "Continue from here in a copy of the chat" });
 
@@ -71,7 +74,7 @@ function showMessage(article, turn) {
   // The stylesheet shows it only on the last article: on a message without a reply.
   const retry = actionButton("retry", "Retry", { className: "quiet again" });
   const edit = actionButton("edit", "Edit", { className: "quiet edit" });
-  const tools = [actionButton("copy", "Copy"), retry, fork(), edit];
+  const tools = [copyButton(), retry, fork(), edit];
   article.append(element("div", { className: "tools" }, tools));
 }
 
@@ -105,23 +108,69 @@ export const hideWaiting = (article) => article.querySelector(".waiting")?.remov
 
 /** Shows a finished reply's state and its buttons. */
 export function finishReply(article, turn) {
-  shownTurns.set(article, turn);
   hideWaiting(article);
   Object.assign(article.dataset, { id: turn.id, continued: turn.continued });
+  const versions = turn.versions ? [versionButtons(turn.versions + 1)] : [];
+  article.append(element("footer", {}, versions, toolsOf(turn), notes(turn)));
+  describeReply(article, turn);
+  article.ariaBusy = "false";
+}
+
+/** Shows who wrote a reply, and how long its model thought. */
+function describeReply(article, turn) {
+  shownTurns.set(article, turn);
   article.querySelector("bdi").textContent = turn.model.id;
   showThinking(article, turn);
-  article.append(element("footer", {}, toolsOf(turn), notes(turn)));
-  article.ariaBusy = "false";
+}
+
+/**
+ * Shows another version of a finished reply in its place. An earlier version can only be read,
+ * copied and forked.
+ */
+export function showVersion(article, turn, isNewest) {
+  const text = textOf(article).cloneNode(false); // the old one may still be drawn
+  textOf(article).replaceWith(text);
+  write(text, turn.content);
+  article.querySelector("h3 time").replaceWith(timeOf(turn.created_at));
+  describeReply(article, turn);
+  const [versions, ...others] = article.querySelector("footer").children;
+  others.forEach((node) => node.remove());
+  const tools = isNewest ? toolsOf(turn) : [copyButton(), fork()];
+  const said = isNewest ? [] : [note("An earlier version. To go on from it, use Fork.")];
+  versions.after(...tools, ...said, ...notes(turn));
+}
+
+/** The buttons that show the versions of a reply, with the number of the one on the screen. */
+function versionButtons(count) {
+  const earlier = actionButton("earlier", "‹", { ariaLabel: "Previous version" });
+  const later = actionButton("later", "›", { ariaLabel: "Next version", disabled: true });
+  const properties = { className: "versions", role: "group", ariaLabel: "Versions" };
+  return element("span", properties, earlier, element("span", {}, `${count}/${count}`), later);
 }
 
 function toolsOf(turn) {
   const isCut = turn.status !== "complete" || turn.stop_reason === "length";
   const again = { className: "quiet again" };
-  const tools = [actionButton("retry", "Retry", again), fork()];
+  const tools = [actionButton("retry", "Retry", again), fork(), ask(turn)];
   if (isCut && turn.content.trim()) tools.unshift(actionButton("continue", "Continue", again));
-  if (turn.content) tools.unshift(actionButton("copy", "Copy"));
+  if (turn.content) tools.unshift(copyButton());
   return tools;
 }
+
+/** The models that can answer instead of the one that wrote this reply. */
+export const otherModels = ({ model }) => state.models.filter(({ id }) => id !== model.id);
+
+const ask = (turn) =>
+  actionButton("ask", "Ask another model", {
+    popoverTargetElement: $("models"),
+    hidden: !otherModels(turn).length,
+  });
+
+subscribe("models", () => {
+  for (const node of $("turns").querySelectorAll("[value=ask]")) {
+    node.hidden = !otherModels(turnOf(node.closest("article"))).length;
+  }
+});
 
 /** Why a reply failed. The server's owner also gets the provider's `reason`. */
 export const failureOf = ({ message, reason }) => [message, reason].filter(Boolean).join(" ");

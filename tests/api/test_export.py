@@ -34,7 +34,7 @@ def test_each_line_is_a_session_with_all_that_is_shown(someone, provider):
     [line] = export_of(someone)
     assert list(line) == [
         *("id", "title", "title_is_users", "model", "system", "options"),
-        *("created_at", "updated_at", "turns"),
+        *("created_at", "updated_at", "pinned", "turns"),
     ]
     assert (line["title"], line["title_is_users"], line["model"]) == ("Mine", True, "m-1")
     assert line["options"] == {"temperature": 0.5, "max_tokens": 100}

@@ -78,7 +78,7 @@ def test_an_imported_session_is_shown_listed_and_found(someone):
     assert (second["status"], second["continued"], second["turns_left_out"]) == ("complete", 0, 0)
     assert (last["model"], last["status"], last["content"]) == ({"id": "m-1"}, "interrupted", "")
     [listed] = someone.get("/sessions").json()["data"]
-    assert listed == session | {"last_message_preview": "Thanks"}
+    assert listed == session | {"last_message_preview": "Thanks", "pinned": False}
     for query in ("DANUBE", "geogr"):
         assert someone.request("GET", "/sessions", params={"query": query}).json()["data"]
 
@@ -342,7 +342,7 @@ FAULTS = [
     (with_turn(**ASSISTANT) | {"model": 5}, "/model"),
     (with_turn(**ASSISTANT) | {"system": "é" * (MEGABYTE // 2) + "x"}, "/system"),
     (with_turn(**ASSISTANT) | {"options": {"max_tokens": 0}}, "/options/max_tokens"),
-    (with_turn(**ASSISTANT) | {"options": {"top_p": 1}}, "/options/top_p"),
+    (with_turn(**ASSISTANT) | {"options": {"top_k": 1}}, "/options/top_k"),
     (with_turn(**ASSISTANT) | {"origin": ""}, "/origin"),
     (with_turn(**ASSISTANT) | {"origin": "x" * 256}, "/origin"),
     (with_turn(**ASSISTANT) | {"origin": 7}, "/origin"),

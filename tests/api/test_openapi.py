@@ -58,6 +58,7 @@ ROUTES = {
     "POST /sessions/{id}/cancel": "cancel_reply",
     "GET /sessions/{id}/events": "follow_events",
     "GET /sessions/{id}/turns/{turn}/thinking": "show_thinking",
+    "GET /sessions/{id}/turns/{turn}/versions": "show_versions",
     "POST /sessions/import": "import_session",
     "POST /sessions/{id}/fork": "fork_session",
     "GET /export": "show_export",

@@ -79,6 +79,7 @@ def test_a_conversation_is_kept_and_sent(alice, provider):
             "stop_reason": "stop",
             "continued": 0,
             "turns_left_out": 0,
+            "versions": 0,
             "thinking": None,
         }
     )
@@ -108,6 +109,7 @@ def test_sessions_are_listed_in_pages_last_used_first(start):
         "last_message_preview",
         "created_at",
         "updated_at",
+        "pinned",
     }
     assert found[0]["last_message_preview"] == "x" * 100
     assert found[1]["last_message_preview"] == "Message 4"
@@ -128,6 +130,7 @@ def test_changes_of_title_model_and_system_apply_from_the_next_reply_on(alice, p
         "model": {"id": "claude-x"},
         "system": None,
         "options": {},
+        "pinned": False,
     }
     assert alice.patch(path, {}).json() == changed.json()
     alice.post(path + "/messages", {"content": "More"})
@@ -182,8 +185,63 @@ def test_search_results_come_in_pages_last_used_first(start):
         found, has_more = found + page["data"], page["meta"]["has_more"]
     assert [session["id"] for session in found] == [sessions[number]["id"] for number in (1, 5, 3)]
     assert found[0]["last_message_preview"] == "And the flood"
-    assert alice.get("/sessions?query=flood EBB 1").json()["data"] == found[:1]
+    [both] = alice.get("/sessions?query=flood EBB 1").json()["data"]
+    assert both == found[0] | {"found": "And the flood"}
     assert alice.get("/sessions?query=flood 3").json()["data"] == []
+
+
+LONG = "The river is full of herons in the early morning, and nobody has ever counted all of them. "
+
+
+@pytest.mark.parametrize(
+    "text, query, found",
+    [
+        ("Look: a heron.", "HERON", "Look: a heron."),
+        ("A heron.", "nothing heron", None),
+        (LONG * 5 + "A stork!", "stork", "has ever counted all of them. A stork!"),
+        (
+            LONG * 5,
+            "counted",
+            (LONG * 2)[41:141],
+        ),
+        (LONG + "A heron, a stork", "stork heron", LONG + "A heron, "),
+        # What is normalized has more characters, or fewer, than the text.
+        ("ﷺ" * 150 + " and a heron", "heron", "and a heron"),
+        ("e\u0301" * 150 + " and a heron", "heron", "and a heron"),
+        ("ﷺ" * 9 + "-" * 150 + "ﬁsh and chips", "sh", "-" * 32 + "ﬁsh and chips"),
+        ("🐦" * 900 + "Straße", "strasse", "🐦" * 33 + "Straße"),
+        ("x" * 300, "xx", "x" * 100),
+    ],
+)
+def test_a_search_gives_the_words_around_the_first_match(someone, provider, text, query, found):
+    provider.script = [reply(text)]
+    someone.create("Question")
+    data = someone.request("GET", "/sessions", params={"query": query}).json()["data"]
+    assert [session["found"] for session in data] == ([found] if found else [])
+
+
+def test_a_search_gives_the_words_of_the_newest_turn_that_has_one(someone, provider):
+    provider.script = [reply("An old heron."), reply("A new heron."), reply("A stork.")]
+    session = someone.create("Question")
+    for content in ("Next", "Last"):
+        someone.post(f"/sessions/{session['id']}/messages", {"content": content})
+    someone.patch(f"/sessions/{session['id']}", {"title": "Cranes"})
+    for query, found in (
+        ("heron", "A new heron."),
+        ("old", "An old heron."),
+        ("crane heron", "A new heron."),
+        ("crane", None),  # it is in the title
+    ):
+        [row] = someone.get("/sessions", params={"query": query}).json()["data"]
+        assert row["found"] == found, query
+    assert "found" not in someone.get("/sessions").json()["data"][0]
+
+
+def test_a_search_gives_no_words_of_a_turn_of_more_than_64_kb(someone, provider):
+    provider.script = [reply("A heron. " + "x" * 65536)]
+    someone.create("Question")
+    [row] = someone.get("/sessions", params={"query": "heron"}).json()["data"]
+    assert row["found"] is None
 
 
 def test_a_session_is_deleted_with_its_turns(alice, provider):

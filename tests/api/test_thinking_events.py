@@ -273,15 +273,6 @@ def test_missing_thinking_is_a_404(alice, bob, provider, place):
     assert alice.get(thinking_path(session, {"id": turn_id})).status_code == 404
 
 
-def test_the_thinking_of_a_replaced_reply_is_not_shown(alice, provider):
-    provider.script = [reply(thought(reasoning="Hm."), "First."), reply("Second.")]
-    session = alice.create()
-    first = alice.turns(session)[1]
-    assert alice.get(thinking_path(session, first)).status_code == 200
-    assert alice.post(f"/sessions/{session['id']}/retry").json()["content"] == "Second."
-    assert alice.get(thinking_path(session, first)).status_code == 404
-
-
 @pytest.mark.parametrize("stop, words", [("length", "MAX_TOKENS"), ("stop", "thought")])
 def test_a_reply_with_only_thinking_fails_and_keeps_it(alice, provider, stop, words):
     provider.script = [reply(thought(reasoning="Hm."), stop=stop)]

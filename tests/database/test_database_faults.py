@@ -90,7 +90,7 @@ def test_damage_to_a_file_in_use_is_reported_and_not_quoted(alone):
             )
         assert {alice.get(path).status_code for path in paths} == {200}
         (page,) = connection.execute(
-            "SELECT rootpage FROM sqlite_master WHERE name = 'session_list'"
+            "SELECT rootpage FROM sqlite_master WHERE name = 'session_pinned'"
         ).fetchone()
         (size,) = connection.execute("PRAGMA page_size").fetchone()
         wait_until(lambda: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)

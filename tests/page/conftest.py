@@ -1,8 +1,9 @@
-"""axe, for the page; and the page, loaded once, for tests of its modules."""
+"""axe, for the page; a chat; and the page, loaded once, for tests of its modules."""
 
 import pytest
 
 from browser import Page
+from provider import reply
 
 # For everyone
 
@@ -27,6 +28,23 @@ def check(browser, npm):
         assert found == [], f"{place}, {found}"
 
     return check
+
+
+@pytest.fixture
+def talk(page, provider):
+    """A function that sends two messages, which get replies, and returns the page; the chat is its
+    `original`."""
+
+    def talk():
+        provider.script = [reply("One."), reply("Two.")]
+        page.say("First")
+        page.wait_for_turns("First", "One.")
+        page.say("Second")
+        page.wait_for_turns("First", "One.", "Second", "Two.")
+        page.original = page.user.get("/sessions").json()["data"][0]
+        return page
+
+    return talk
 
 
 # For the tests of modules

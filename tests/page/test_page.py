@@ -121,6 +121,9 @@ def test_a_message_can_follow_a_failure_at_once(page, provider):
     assert page.turns == ["One", "Half ", "Two", "The answer."]
 
 
+ASK = "Ask another model"
+
+
 def test_only_the_last_reply_can_be_retried(page, provider):
     provider.script = [status(400, {"error": {"message": "No."}}), reply("Good.")]
     page.say("One")
@@ -128,10 +131,10 @@ def test_only_the_last_reply_can_be_retried(page, provider):
     page.say("Two")
     page.wait_for_turns("One", "", "Two", "Good.")
     buttons = "[...document.querySelectorAll('footer button')].filter((e) => e.checkVisibility()).map((e) => e.textContent)"
-    page.wait(lambda: page.run(buttons) == ["Fork", "Copy", "Retry", "Fork"])
+    page.wait(lambda: page.run(buttons) == ["Fork", ASK, "Copy", "Retry", "Fork", ASK])
     page.say("Three")
     page.wait_for_turns("One", "", "Two", "Good.", "Three", "The answer.")
-    assert page.run(buttons) == ["Fork", "Copy", "Fork", "Copy", "Retry", "Fork"]
+    assert page.run(buttons) == ["Fork", ASK, "Copy", "Fork", ASK, "Copy", "Retry", "Fork", ASK]
 
 
 def test_a_refused_message_is_given_back(page, provider):

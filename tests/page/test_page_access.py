@@ -18,11 +18,13 @@ PANELS = {
     "#settings": "#settings-button",
     "#usage": "#usage-button",
     "#menu": "#list li button",
+    "#models": "article [value=ask]",
 }
 
 
 def check_what_is_rare(page, check):
-    """A title that is a field, a chat whose deletion can be undone, pasted texts, and dialogs."""
+    """A title that is a field, chats to select, one whose deletion can be undone, pasted texts, and
+    dialogs."""
     page.click("Options of")
     page.click("Rename")
     page.wait(lambda: page.texts("#list form"))
@@ -40,6 +42,11 @@ def check_what_is_rare(page, check):
     page.press(Keys.ESCAPE)
     page.wait(lambda: not page.texts("dialog"))
     check("pasted")
+    page.click("Options of")
+    page.click("Select…")
+    page.wait_for_text("Delete 1", "#selection")
+    check("selection")
+    page.press(Keys.ESCAPE)
     page.click("Options of")
     page.click("Delete")
     page.wait_for_text("Undo", "#deleted")

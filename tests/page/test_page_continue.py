@@ -29,7 +29,7 @@ def test_a_reply_cut_by_a_limit_is_continued_in_its_turn(page, provider):
     provider.script = [reply("Once **upon", stop="length"), reply(gate, " a** ", gate, "time.")]
     page.say("Tell me a story")
     page.wait_for_turns("Tell me a story", "Once **upon")
-    assert offers(page) == ["Copy", "Continue", "Retry", "Fork"]
+    assert offers(page) == ["Copy", "Continue", "Retry", "Fork", "Ask another model"]
     page.driver.execute_script(
         "window.heard = []; document.ariaNotify = (text) => window.heard.push(text)"
     )
@@ -37,12 +37,12 @@ def test_a_reply_cut_by_a_limit_is_continued_in_its_turn(page, provider):
     page.driver.execute_script("[...document.querySelectorAll('.again')].at(-2).focus()")
     page.press(Keys.ENTER)
     page.wait(lambda: page.texts(".dots"))
-    assert page.shows("#stop") and page.focused == "text" and page.run(BUTTONS) == []
+    assert page.shows("#stop-reply") and page.focused == "text" and page.run(BUTTONS) == []
     assert page.find("article:last-child").get_attribute("aria-busy") == "true"
     assert page.turns == ["Tell me a story", "Once **upon"]
     gate.set()
     page.wait_for_turns("Tell me a story", "Once upon a time.")
-    assert offers(page) == ["Copy", "Retry", "Fork"]
+    assert offers(page) == ["Copy", "Retry", "Fork", "Ask another model"]
     assert page.texts("article:last-child .note")[0] == WENT_ON and page.texts(".alarm") == []
     assert page.run("window.last === document.querySelector('article:last-child')")
     page.wait(lambda: page.run("window.heard.length"))
@@ -61,7 +61,7 @@ def test_a_continued_reply_can_be_stopped_and_continued_again(page, provider):
     page.click("Continue")
     page.wait_for_text("word2")
     page.click("Stop")
-    assert offers(page) == ["Copy", "Continue", "Retry", "Fork"]
+    assert offers(page) == ["Copy", "Continue", "Retry", "Fork", "Ask another model"]
     stopped = page.turns[1]
     assert stopped.startswith("Once word0 word1 word2 ") and provider.posts[1].hung_up.wait(5)
     page.click("Continue")
@@ -78,11 +78,11 @@ def test_if_nothing_comes_the_turn_stays_and_the_error_is_shown(page, provider):
     }
     provider.script = [cut("Half"), REFUSED, REFUSED, status(400, whole), reply(" and whole.")]
     page.say("Hello")
-    assert offers(page) == ["Copy", "Continue", "Retry", "Fork"]
+    assert offers(page) == ["Copy", "Continue", "Retry", "Fork", "Ask another model"]
     for problem in ("Not today.", "Start a new message"):
         page.click("Continue")
         page.wait_for_text(problem, "#notice")
-        assert offers(page) == ["Copy", "Continue", "Retry", "Fork"]
+        assert offers(page) == ["Copy", "Continue", "Retry", "Fork", "Ask another model"]
         assert page.turns == ["Hello", "Half"] and "broke the connection" in page.text(".alarm")
         assert page.focused == "text"
     page.click("Continue")
@@ -93,10 +93,10 @@ def test_if_nothing_comes_the_turn_stays_and_the_error_is_shown(page, provider):
 def test_an_empty_or_complete_reply_offers_no_continue(page, provider):
     provider.script = [REFUSED]
     page.say("One")
-    assert offers(page) == ["Retry", "Fork"]
+    assert offers(page) == ["Retry", "Fork", "Ask another model"]
     page.say("Two")
     page.wait_for_turns("One", "", "Two", "The answer.")
-    assert offers(page) == ["Copy", "Retry", "Fork"]
+    assert offers(page) == ["Copy", "Retry", "Fork", "Ask another model"]
 
 
 def test_a_reply_that_was_continued_elsewhere_is_shown_as_it_is_now(page, provider):
@@ -117,7 +117,7 @@ def test_an_automatic_continuation_is_mentioned_once(page, provider):
     page.wait_for_turns("Count", "One two three.")
     page.wait_for_text("tokens read", "article:last-child")
     assert page.texts("article:last-child .note").count(WENT_ON) == 1 and page.texts(".alarm") == []
-    assert offers(page) == ["Copy", "Retry", "Fork"]
+    assert offers(page) == ["Copy", "Retry", "Fork", "Ask another model"]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_a_continued_reply_is_read_once_if_the_connection_breaks(
         "Count", "One " + "".join(piece for piece in pieces if isinstance(piece, str))
     )
     assert proxy.cut_behind is None and len(provider.posts) == 2
-    assert offers(page) == ["Copy", "Retry", "Fork"]
+    assert offers(page) == ["Copy", "Retry", "Fork", "Ask another model"]
 
 
 def test_a_continued_reply_is_not_shown_twice_if_the_connection_breaks_before_its_end(

@@ -32,7 +32,7 @@ def delete(page, title):
 def delete_by_keys(page, title):
     page.click(f"Options of {title}")
     page.wait(lambda: page.focused == "rename")
-    page.press(Keys.TAB, Keys.TAB, Keys.TAB, Keys.ENTER)
+    page.press(*[Keys.TAB] * 5, Keys.ENTER)
     page.wait(lambda: page.focused == "undo")
 
 

@@ -19,20 +19,14 @@ FORKS = "[...document.querySelectorAll('article')].map((e) => [...e.querySelecto
 
 
 @pytest.fixture
-def talked(page, provider):
+def talked(page, talk):
     """The page with a chat of two messages and their replies."""
     page.wait_for_text("m-1", "#model")
     page.click("Settings")
     page.press("Be kind.")
     page.find("#temperature").send_keys("0.5")
     page.click("Save")
-    provider.script = [reply("One."), reply("Two.")]
-    page.say("First")
-    page.wait_for_turns("First", "One.")
-    page.say("Second")
-    page.wait_for_turns("First", "One.", "Second", "Two.")
-    page.original = page.user.get("/sessions").json()["data"][0]
-    return page
+    return talk()
 
 
 def press_fork(page, place):
@@ -57,7 +51,7 @@ def test_a_chat_forked_at_a_reply_continues(talked, provider):
     page.wait_for_turns("First", "One.")
     page.wait_for_text(COPIED, "#notice.faint")
     assert page.focused == "text" and page.original["id"] not in page.driver.current_url
-    page.wait(lambda: page.titles == ["First", "First"])
+    page.wait(lambda: sorted(page.titles) == ["First", "First (2)"])
     page.say("Other")
     page.wait_for_turns("First", "One.", "Other", "The answer.")
     asked = provider.posts[-1].body
@@ -71,6 +65,39 @@ def test_a_chat_forked_at_a_reply_continues(talked, provider):
     assert stays_as_it_was(page)
     page.driver.back()
     page.wait_for_turns("First", "One.", "Second", "Two.")
+
+
+TITLES = [
+    ("First", ["First (2)", "First (3)"]),
+    ("Second (9)", ["Second (10)", "Second (11)"]),
+    ("Euro (2024)", ["Euro (2024) (2)", "Euro (2024) (3)"]),
+    ("💶" * 200, ["💶" * 190 + " (2)", "💶" * 190 + " (3)"]),
+]
+
+
+@pytest.mark.parametrize(("title", "copies"), TITLES, ids=["none", "own", "year", "long"])
+def test_copies_have_titles_of_their_own(title, copies, talked):
+    page = talked
+    page.user.request("PATCH", f"/sessions/{page.original['id']}", {"title": title})
+    for copy in copies:
+        press_fork(page, 2)
+        page.wait_for_text(copy, "#title")
+        page.driver.back()
+        page.wait_for_turns("First", "One.", "Second", "Two.")
+    page.wait(lambda: sorted(page.titles) == sorted([title, *copies]))
+    stored = [session["title"] for session in page.user.get("/sessions").json()["data"]]
+    assert sorted(stored) == sorted([title, *copies])
+
+
+def test_a_copy_of_a_copy_counts_on(talked):
+    page = talked
+    for title in ("First (2)", "First (3)"):
+        press_fork(page, 4)
+        page.wait_for_text(title, "#title")
+        page.wait_for_turns("First", "One.", "Second", "Two.")
+    edit(page, 1, "!", Keys.ENTER)  # nothing is before it: a chat with a title of its own
+    page.wait_for_turns("First!", "The answer.")
+    page.wait(lambda: page.titles[0] == "First!")
 
 
 def test_a_chat_forked_at_a_message_is_answered_on_request(talked, provider):
@@ -114,7 +141,7 @@ def test_an_earlier_message_is_sent_edited_in_a_copy(talked, provider):
     assert field.get_attribute("aria-describedby") == "copied"
     page.press(Keys.ENTER)
     page.wait_for_turns("First", "One.", "Second thoughts", "The answer.")
-    assert page.text("#notice.faint") == COPIED
+    assert page.text("#notice.faint").startswith(COPIED)
     asked = provider.posts[-1].body
     assert [message["content"] for message in asked["messages"]] == [
         "Be kind.",
@@ -252,7 +279,7 @@ def test_another_chat_that_is_opened_meanwhile_stays(talked):
     page.wait(lambda: page.turns == [])
     page.press("Something else")
     page.driver.execute_script(RELEASE)
-    page.wait(lambda: page.titles == ["First", "First"])
+    page.wait(lambda: sorted(page.titles) == ["First", "First (2)"])
     assert page.turns == [] and page.find("#text").get_attribute("value") == "Something else"
 
 
@@ -272,7 +299,7 @@ def test_a_copy_is_awaited_if_another_is_made_or_the_connection_is_lost(talked):
     page.wait_for_text("The connection is lost. Trying again", "#connection")
     page.wait_for_turns("First", "One.")
     assert page.text("#connection") == ""
-    assert page.titles == ["First", "First"]  # and no second copy
+    assert sorted(page.titles) == ["First", "First (2)"]  # and no second copy
 
 
 def test_a_button_that_is_pressed_twice_makes_one_copy(talked):
@@ -283,14 +310,14 @@ def test_a_button_that_is_pressed_twice_makes_one_copy(talked):
     page.wait(lambda: page.run("window.held.length") == 1)
     page.driver.execute_script(RELEASE)
     page.wait_for_turns("First", "One.")
-    page.wait(lambda: page.titles == ["First", "First"])
+    page.wait(lambda: sorted(page.titles) == ["First", "First (2)"])
     assert page.run("window.count") == 1
 
 
 def test_a_turn_that_is_gone_says_so(talked):
     page = talked
-    page.user.post(f"/sessions/{page.original['id']}/retry")
-    press_fork(page, 4)  # another reply is there now
+    page.user.post(f"/sessions/{page.original['id']}/retry", {"content": "Second"})
+    press_fork(page, 4)  # another reply is there now, and this one is no version of it
     page.wait(lambda: page.text("#notice.alarm, #notice:not(.faint)"))
     page.wait_for_turns("First", "One.", "Second", "Two.")
 

@@ -285,6 +285,55 @@ def test_titles_and_previews_in_the_list_are_marked(page, provider):
     page.wait(lambda: marked(page, "listed") == ["foxy"])
 
 
+PREVIEWS = "[...document.querySelectorAll('#list a > :last-child')].map((e) => e.textContent)"
+ARE_IN_VIEW = (
+    RANGES
+    + """
+    return ranges.map((range) => {
+        const { left, right } = range.startContainer.parentElement.getBoundingClientRect();
+        const mark = range.getBoundingClientRect();
+        return mark.left >= left && mark.right <= right;
+    });
+"""
+)
+
+
+def test_the_list_shows_the_words_that_were_found(page, provider):
+    early = f"{'Some words. ' * 40}It is a **quick** [brown fox](https://example.com). {'And more. ' * 40}"
+    talk(page, provider, ("Animals", early), ("More", "That was all."))
+    session = talk(page, provider, ("Hello", "Only the title has it."))
+    page.user.request("PATCH", f"/sessions/{session['id']}", {"title": "A fox"})
+    page.driver.refresh()
+    page.wait(lambda: page.titles == ["A fox", "Animals"])
+    heights = (
+        "[...document.querySelectorAll('#list li')].map((e) => e.getBoundingClientRect().height)"
+    )
+    before = page.run(heights)
+    assert page.run(PREVIEWS) == ["Only the title has it.", "That was all."]
+    search(page, "Quick FOX")
+    page.wait(lambda: len(page.run(PREVIEWS)) == 1)
+    [preview] = page.run(PREVIEWS)
+    assert "a quick brown fox. And more." in preview and len(preview) < 110
+    assert preview.startswith("…") and preview.index("quick") < 20
+    page.wait(lambda: marked(page, "listed") == ["quick", "fox"])
+    assert page.driver.execute_script(ARE_IN_VIEW, "listed") == [True, True]
+    search(page, "fox")
+    page.wait(lambda: len(page.titles) == 2)
+    assert page.run(PREVIEWS)[0] == "Only the title has it."
+    assert page.run(heights) == before
+    page.find("#search").send_keys(Keys.ESCAPE)
+    page.wait(lambda: page.run(PREVIEWS) == ["Only the title has it.", "That was all."])
+
+
+@pytest.mark.parametrize(("query", "word"), [("東京", "東京"), ("fox", "Fox")])
+def test_words_inside_long_words_are_in_view(query, word, page, provider):
+    around = "今日はいい天気ですね。" * 10 if query == "東京" else "antidisestablishment" * 2
+    talk(page, provider, ("Words", f"{around}{word}{around}"))
+    search(page, query)
+    page.wait(lambda: marked(page, "listed") == [word])
+    assert page.driver.execute_script(ARE_IN_VIEW, "listed") == [True]
+
+
 SPELLINGS = [
     ("strasse", "Die STRASSE, die Straße, die STRAẞE.", ["STRASSE", "Straße", "STRAẞE"]),
     ("CAFÉ", "Ein café, ein cafe\u0301!", ["café", "cafe\u0301"]),
@@ -306,7 +355,8 @@ def test_words_are_marked_in_every_spelling_that_the_server_finds(page, provider
             search(page, query)
             assert page.titles == ["Spellings"]
             page.click("Spellings")
-            page.wait(lambda: seen(page) and page.turns[1].startswith(text))
+            page.wait(lambda: [turn[: len(text)] for turn in page.turns[1:]] == [text])
+            page.wait(lambda: seen(page))
             assert marked(page) == marks
 
 

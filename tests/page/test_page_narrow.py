@@ -103,3 +103,24 @@ def test_a_touch_screen_shows_no_list_of_keys(narrow):
         page.find("#chats").click()
     page.wait(lambda: page.shows("#usage-button"))
     assert not page.shows("#shortcuts")
+
+
+def test_a_chats_menu_fits_on_a_low_screen(zoomed):
+    page = zoomed
+    for number in range(6):
+        page.user.create(f"Chat {number}")
+    page.driver.refresh()
+    page.wait(lambda: page.shows("#chats"))
+    page.find("#chats").click()
+    page.wait(lambda: len(page.titles) == 6)
+    for name in ("Chat 5", "Chat 2", "Chat 0"):
+        page.click(f"Options of {name}")
+        page.wait(lambda: page.focused == "rename")
+        top, bottom = page.run(
+            "(({ top, bottom }) => [top, bottom])(document.getElementById('menu').getBoundingClientRect())"
+        )
+        assert 0 <= top < bottom < 201
+        page.press(*[Keys.TAB] * 5)
+        assert page.focused == "delete"
+        page.press(Keys.ESCAPE)
+        page.wait(lambda: not page.shows("#menu"))

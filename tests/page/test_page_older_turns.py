@@ -124,7 +124,8 @@ def test_older_turns_come_while_a_reply_is_written(long_page, provider):
     scroll_to(page, 0)
     page.wait(lambda: page.turns == turns_from(30, 128) + ["Count", "One "])
     assert (
-        page.shows("#stop") and page.find("article:last-child").get_attribute("aria-busy") == "true"
+        page.shows("#stop-reply")
+        and page.find("article:last-child").get_attribute("aria-busy") == "true"
     )
     gate.set()
     page.wait_for_turns(*turns_from(30, 128), "Count", "One two.")

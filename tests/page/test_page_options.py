@@ -98,9 +98,33 @@ def test_options_apply_from_the_next_reply_on_and_an_empty_field_clears_one(page
 
 
 def test_the_page_has_a_field_for_each_option(page):
-    assert page.run("[...document.querySelectorAll('#options input')].map(({ id }) => id)") == [
-        *OPTIONS
-    ]
+    assert page.run(
+        "[...document.querySelectorAll('#options :is(input, textarea)')].map(({ id }) => id)"
+    ) == [*OPTIONS]
+
+
+def test_stop_texts_are_shown_and_kept_as_they_are(page, provider):
+    """A line of the field is a text; a new line and a backslash in it are escaped."""
+    stops = ["END", "\n\n", "C:\\new ", " "]
+    session = page.user.create("Hello", options={"stop": stops, "seed": 2**53 - 1, "top_p": 0.25})
+    page.run("location.hash = arguments[0]", session["id"])
+    page.wait_for_turns("Hello", "The answer.")
+    page.click("Settings")
+    assert page.find("#stop").get_attribute("value") == "END\n\\n\\n\nC:\\\\new \n "
+    page.click("Save")
+    page.wait(lambda: not page.shows("#settings"))
+    kept = {"stop": stops, "seed": 2**53 - 1, "top_p": 0.25}
+    assert options_of(page, session) == kept
+    page.click("Settings")
+    page.find("#stop").clear()
+    page.find("#stop").send_keys("x" * 101)
+    page.click("Save")
+    page.wait(lambda: page.text("#stop-fault"))
+    assert (page.focused, options_of(page, session)) == ("stop", kept)
+    page.find("#stop").clear()
+    page.click("Save")
+    page.wait(lambda: not page.shows("#settings"))
+    assert options_of(page, session) == {"seed": 2**53 - 1, "top_p": 0.25}
 
 
 def options_of(page, session):

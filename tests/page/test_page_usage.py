@@ -130,7 +130,7 @@ def test_it_is_opened_and_closed_by_the_keyboard_and_stops_no_reply(page, provid
     assert page.find("#used").aria_role == "status"
     page.press(Keys.ESCAPE)
     page.wait(lambda: page.focused == "usage-button" and not page.shows("#usage"))
-    assert page.shows("#stop")
+    assert page.shows("#stop-reply")
     page.press(Keys.ENTER)
     page.wait(lambda: page.focused == "usage")
     page.press(Keys.TAB, Keys.ENTER)  # the button that closes it

@@ -15,6 +15,8 @@ PLAIN = {
     "**a *b* c** ~~gone~~": "a b c gone",
     "**Cut off bold te": "Cut off bold te",
     "*Cut off it": "Cut off it",
+    "off at its beginning**: or *there*, ~~too": "off at its beginning: or there, too",
+    "limits** and **more** (x**2 **kw)": "limits and more (x**2 kw)",
     "snake_case_name, 2 * 3 * 4, a > b, a || b": "snake_case_name, 2 * 3 * 4, a > b, a || b",
     "f(*args, x)": "f(*args, x)",
     r"\*no emphasis\*": "*no emphasis*",

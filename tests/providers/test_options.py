@@ -16,7 +16,14 @@ from servers import running
 
 CLAUDE, GPT = "claude-o", "o"
 both = pytest.mark.parametrize("kind", [CLAUDE, GPT], ids=["anthropic", "openai"])
-ALL = {"temperature": 0.5, "max_tokens": 100, "reasoning_effort": "low"}
+ALL = {
+    "temperature": 0.5,
+    "max_tokens": 100,
+    "reasoning_effort": "low",
+    "top_p": 0.9,
+    "seed": 7,
+    "stop": ["END", "\n\n"],
+}
 
 
 def options_of(client, session):
@@ -37,16 +44,22 @@ def test_a_session_has_the_options_that_are_set(alice):
     assert options_of(alice, session) == ALL
     for nothing in ({}, {"options": None}, {"options": {}}, {"options": dict.fromkeys(ALL)}):
         assert options_of(alice, alice.create(**nothing)) == {}
-    assert options_of(alice, alice.create(options={"temperature": 0, "max_tokens": None})) == {
-        "temperature": 0
-    }
+    assert options_of(
+        alice, alice.create(options={"temperature": 0, "max_tokens": None, "stop": []})
+    ) == {"temperature": 0}
 
 
 CHANGES = [  # one after the other: the change, and the options after it
     ({"temperature": 1}, ALL | {"temperature": 1}),
     ({}, ALL | {"temperature": 1}),
-    ({"max_tokens": None}, {"temperature": 1, "reasoning_effort": "low"}),
-    ({"max_tokens": None}, {"temperature": 1, "reasoning_effort": "low"}),
+    (
+        {"max_tokens": None, "stop": []},
+        {"temperature": 1, "reasoning_effort": "low", "top_p": 0.9, "seed": 7},
+    ),
+    (
+        {"max_tokens": None, "top_p": None, "seed": None},
+        {"temperature": 1, "reasoning_effort": "low"},
+    ),
     (
         {"reasoning_effort": "x" * 40, "temperature": 0.0},
         {"temperature": 0.0, "reasoning_effort": "x" * 40},
@@ -54,6 +67,11 @@ CHANGES = [  # one after the other: the change, and the options after it
     (
         {"max_tokens": 16384, "temperature": 2},
         {"temperature": 2, "reasoning_effort": "x" * 40, "max_tokens": 16384},
+    ),
+    (None, {}),
+    (
+        {"top_p": 0, "seed": -(2**53) + 1, "stop": ["x" * 100, " ", "\n", "ñ"]},
+        {"top_p": 0, "seed": -(2**53) + 1, "stop": ["x" * 100, " ", "\n", "ñ"]},
     ),
     (None, {}),
     ({"max_tokens": 1}, {"max_tokens": 1}),
@@ -92,7 +110,7 @@ BAD = {  # options, and pointers to the errors
     "a list": ([], ["/options"]),
     "a number": (1, ["/options"]),
     "true": (True, ["/options"]),
-    "unknown": ({"top_p": 1}, ["/options/top_p"]),
+    "unknown": ({"top_k": 1}, ["/options/top_k"]),
     "an odd name": ({"a/b~c": 1}, ["/options/a~1b~0c"]),
     "temperature below": ({"temperature": -0.1}, ["/options/temperature"]),
     "temperature above": ({"temperature": 2.1}, ["/options/temperature"]),
@@ -112,13 +130,23 @@ BAD = {  # options, and pointers to the errors
     "effort long": ({"reasoning_effort": "x" * 41}, ["/options/reasoning_effort"]),
     "effort with NUL": ({"reasoning_effort": "a\0"}, ["/options/reasoning_effort"]),
     "effort with half a character": ({"reasoning_effort": "\ud800"}, ["/options/reasoning_effort"]),
+    "top_p above": ({"top_p": 1.1}, ["/options/top_p"]),
+    "seed in parts": ({"seed": 0.5}, ["/options/seed"]),
+    "seed that JavaScript cannot keep": ({"seed": 2**53}, ["/options/seed"]),
+    "stop alone": ({"stop": "END"}, ["/options/stop"]),
+    "stop five times": ({"stop": [*"abcde"]}, ["/options/stop"]),
+    "stop a number": ({"stop": ["END", 1]}, ["/options/stop"]),
+    "stop empty": ({"stop": ["END", ""]}, ["/options/stop"]),
+    "stop long": ({"stop": ["x" * 101]}, ["/options/stop"]),
+    "stop with NUL": ({"stop": ["a\0"]}, ["/options/stop"]),
     "all of them": (
-        {"temperature": 3, "max_tokens": 0, "reasoning_effort": "", "seed": 1},
+        {"temperature": 3, "max_tokens": 0, "reasoning_effort": "", "stop": "", "top_k": 1},
         [
             "/options/max_tokens",
             "/options/reasoning_effort",
-            "/options/seed",
+            "/options/stop",
             "/options/temperature",
+            "/options/top_k",
         ],
     ),
 }
@@ -182,7 +210,29 @@ SENT = {
             {"reasoning_effort": "none", "temperature": 0},
             {"max_tokens": 16384, "temperature": 0, "thinking": {"type": "disabled"}},
         ),
-        (ALL, {"max_tokens": 100, "temperature": 0.5, "output_config": {"effort": "low"}}),
+        (
+            {"reasoning_effort": "low", "top_p": 0.95},
+            {
+                "max_tokens": 16384,
+                "top_p": 0.95,
+                "output_config": {"effort": "low"},
+                "thinking": SUMMARIZED,
+            },
+        ),
+        (
+            {"reasoning_effort": "low", "top_p": 0.9},
+            {"max_tokens": 16384, "top_p": 0.9, "output_config": {"effort": "low"}},
+        ),
+        (
+            ALL,
+            {
+                "max_tokens": 100,
+                "temperature": 0.5,
+                "output_config": {"effort": "low"},
+                "top_p": 0.9,
+                "stop_sequences": ["END", "\n\n"],
+            },
+        ),
     ],
     GPT: [
         ({}, {"max_tokens": 16384}),
@@ -201,6 +251,9 @@ NAMES = (
     "reasoning",
     "thinking",
     "top_p",
+    "seed",
+    "stop",
+    "stop_sequences",
     "options",
 )
 
@@ -239,7 +292,7 @@ def test_a_title_is_requested_without_the_options(start, settings, provider):
     provider.wait_for_request(2)
     bodies = {request.body["model"]: request.body for request in provider.posts}
     assert bodies["m-1"]["temperature"] == 0.5
-    assert not {"temperature", "reasoning_effort"} & set(bodies["m-2"])
+    assert not {"temperature", "reasoning_effort", "top_p", "seed", "stop"} & set(bodies["m-2"])
 
 
 # Refused by a provider

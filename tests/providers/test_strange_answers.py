@@ -29,7 +29,7 @@ from hell_answers import (
 )
 from hell_bodies import zipped
 from hell_drips import DRIPS
-from hell_reasons import DECLINED, ends_with
+from hell_reasons import DECLINED, TOOLS, ends_with
 from hell_right import LONGEST_TEXT, ONCE_TO_THRICE, SLACK, TIMEOUT, bad, ok
 from hell_secrets import told
 from hellish import open_pit, rows_of
@@ -50,7 +50,7 @@ def test_an_answer_without_content_is_given_up_in_time(tmp_path, subtests):
 
 STOPS = {  # after these, a model has no more to say, or would fail in the same way again
     *("no JSON", "an array", "nested deeply", "JSON that was filtered"),
-    *(f"{reason} behind text" for reason in DECLINED),
+    *(f"{reason} behind text" for reason in (*DECLINED, *TOOLS)),
     *(
         f"{name}, behind a word"
         for name in ("out of credit", "invalid_request_error", "a bad key", "not allowed")

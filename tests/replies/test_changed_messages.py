@@ -7,6 +7,7 @@ import uuid
 import pytest
 
 from client import at_once, wait_for_status
+from exports import imported
 from provider import fails, reply, status
 
 OUTCOMES = {  # the provider's answer, then the status, the new reply's end and its text
@@ -185,3 +186,15 @@ def test_a_changed_message_keeps_the_title_and_moves_the_session_to_the_top(alic
     alice.post(f"/sessions/{session['id']}/retry", {"content": "New words"})
     listed = alice.get("/sessions?page[limit]=1").json()["data"][0]
     assert (listed["id"], listed["title"]) == (session["id"], session["title"])
+
+
+def test_the_message_is_changed_if_it_has_several_replies(someone, provider):
+    turns = [{"kind": "user", "content": "Question"}]
+    turns += [{"kind": "assistant", "content": text} for text in ("One.", "Two.")]
+    session = imported(someone, turns=turns)
+    path = f"/sessions/{session['id']}/retry"
+    assert someone.post(path, {"content": "Another question"}).status_code == 201
+    shown = [turn["content"] for turn in someone.turns(session)]
+    assert shown == ["Another question", "One.", "The answer."]
+    [sent] = provider.posts[-1].body["messages"]
+    assert sent["content"] == "Another question"

@@ -10,11 +10,14 @@ from packaging.utils import canonicalize_name
 
 from product import ROOT
 
-# In the order in which they are installed.
+# In the order in which they are made: each knows those before it.
 PINNED_BY = {
     "pyproject.toml": "requirements.txt",
     "tests/requirements.in": "tests/requirements.txt",
     "tools/firefox.in": "tools/firefox.txt",
+    "tools/kill/requirements.in": "tools/kill/requirements.txt",
+    "examples/gradio/requirements.in": "examples/gradio/requirements.txt",
+    "examples/streamlit/requirements.in": "examples/streamlit/requirements.txt",
 }
 
 

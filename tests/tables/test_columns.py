@@ -31,7 +31,7 @@ def texts_of(columns):
 def test_a_fork_copies_every_column_of_a_turn_but_those_of_its_writer():
     """A new column is copied, or added here if it says who writes the reply or how it came to be shown."""
     own = {"id", "session_id", "shown", "replaces", "fence", "lease_until", "writer", "restarts"}
-    own |= {"stream_id", "stream_start"}
+    own |= {"stream_id", "stream_start", "versions"}
     copied = names_of(described_for(Turn, "copied"))
     assert names_of(Turn._meta.sorted_fields) - copied == own | {"uncounted", "error_reason"}
 
