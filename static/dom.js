@@ -15,3 +15,20 @@ export function element(tag, properties, ...children) {
 
 export const button = (name, properties = {}) =>
   element("button", { type: "button", className: "quiet", ...properties }, name);
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** One of the icons in index.html. It has no name for screen readers. */
+export function icon(name) {
+  const svg = document.createElementNS(SVG, "svg");
+  const use = document.createElementNS(SVG, "use");
+  use.setAttribute("href", `#icon-${name}`);
+  svg.setAttribute("class", "icon");
+  svg.ariaHidden = "true";
+  svg.append(use);
+  return svg;
+}
+
+/** A button with an icon. Its name is for screen readers, and shown when a mouse stays on it. */
+export const iconButton = (shape, name, properties = {}) =>
+  button(icon(shape), { ariaLabel: name, title: name, ...properties });

@@ -102,13 +102,13 @@ function code({ lang, text }) {
 }
 
 /**
- * A heading. The page's own headings go down to level 3, so a reply's first heading is level 4 for
+ * A heading. The page's own headings go down to level 2, so a reply's first heading is level 3 for
  * a screen reader, whatever number of # it has.
  */
 function heading(token, levels) {
   while (levels.at(-1) >= token.depth) levels.pop();
   levels.push(token.depth);
-  const ariaLevel = String(3 + levels.length);
+  const ariaLevel = String(2 + levels.length);
   return element(`h${token.depth}`, { ariaLevel }, inline(token.tokens));
 }
 

@@ -84,7 +84,7 @@ function remove(picture) {
 // What the model does with pictures.
 
 function tellOfModel() {
-  $("attach").hidden = !state.maxFile || isBlind();
+  $("attach").hidden = $("idea-image").hidden = !state.maxFile || isBlind();
   const hasEarlier = $("turns").querySelector(".picture");
   const advice = pictures.length
     ? "Choose another model, or remove them."

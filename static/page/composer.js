@@ -61,3 +61,21 @@ subscribe(
 );
 
 $("stop-reply").onclick = attempt(stop);
+
+// What a new chat proposes goes into the field, to be changed or sent. It is no draft until then.
+
+const IDEAS = {
+  "idea-leave":
+    "Explain how TCP recovers from lost packets, step by step, with an example for each.",
+  "idea-code":
+    "Compare quicksort and mergesort: a table, a formula for the time that each takes, and code.",
+};
+
+for (const [id, text] of Object.entries(IDEAS)) {
+  $(id).onclick = () => {
+    $("text").value = text;
+    $("text").focus();
+  };
+}
+
+$("idea-image").onclick = () => $("picture-files").click();

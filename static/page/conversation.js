@@ -63,7 +63,7 @@ $("down").onclick = () => {
 function firstInView() {
   const edge = $("thread").getBoundingClientRect().top;
   const isSeen = (article) => article.getBoundingClientRect().bottom > edge;
-  return [...$("turns").children].find(isSeen)?.querySelector("h3");
+  return [...$("turns").children].find(isSeen)?.querySelector("h2");
 }
 
 /** Makes a change to the thread. This element, or else the first turn in view, stays in its place. */
@@ -148,7 +148,7 @@ export function startLoading(id) {
 export function showNew() {
   state.current = null;
   showSettings();
-  $("turns").replaceChildren(element("p", {}, "What would you like to talk about?"));
+  $("turns").replaceChildren();
 }
 
 /** Shows a fetched session. Turns that are on the screen and unchanged stay, except the last. */

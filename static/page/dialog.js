@@ -1,6 +1,6 @@
 // Modal dialogs, which Escape closes.
 
-import { button, element } from "../dom.js";
+import { element, iconButton } from "../dom.js";
 
 let asking = null; // the dialog of the open question
 
@@ -34,7 +34,7 @@ export async function ask(question, yes) {
 /** Shows content in a dialog with a title. */
 export function showDialog(title, content) {
   const dialog = element("dialog", { className: "shown", ariaLabel: title, closedBy: "any" });
-  const close = button("✕", { ariaLabel: "Close", onclick: () => dialog.close() });
+  const close = iconButton("close", "Close", { onclick: () => dialog.close() });
   dialog.append(element("div", {}, element("h2", {}, title), close), content);
   open(dialog);
 }

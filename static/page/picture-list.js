@@ -1,7 +1,7 @@
 // The pictures of a message that is being written, in a list: how far each is uploaded, and the
 // buttons to describe and to remove it.
 
-import { button, element } from "../dom.js";
+import { button, element, icon } from "../dom.js";
 import { fetchFile, nameOfPicture, openPicture, setSize, show, thumbnail } from "./thumbnails.js";
 
 const nodes = new WeakMap(); // picture → its item
@@ -29,7 +29,7 @@ function makeItem(picture, remove) {
   const describe = (alt) => picture.setStored({ alt });
   const node = thumbnail(picture, () => bytesOf(picture), describe);
   const alt = button("ALT", { className: "alt", onclick: () => openPicture(node, true) });
-  const away = button("✕", { className: "remove", onclick: () => remove(picture) });
+  const away = button(icon("close"), { className: "remove", onclick: () => remove(picture) });
   const progress = element("progress", {});
   const problem = element("span", { className: "alarm" });
   const again = button("Try again", { onclick: () => picture.upload() });

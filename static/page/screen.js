@@ -121,7 +121,10 @@ export function updateFrame() {
   const { current, models } = state;
   $("older").hidden = !current?.meta?.has_more;
   showTitle(current);
-  $("echo").hidden = models.find(({ id }) => id === modelId())?.provider !== "echo";
+  const model = models.find(({ id }) => id === modelId());
+  $("welcome").hidden = Boolean(current);
+  $("set-up").hidden = model?.provider !== "echo";
+  $("ideas").hidden = !model || !$("set-up").hidden;
   const isSet = [systemPrompt(), ...Object.values(options())].some((value) => value !== null);
   $("settings-button").classList.toggle("set", isSet);
   $("settings-button").disabled = isLoading();

@@ -151,6 +151,6 @@ async function showPages(pages, signal) {
 
 /** The announcement for a screen reader. */
 function sentenceOf(article) {
-  const [name, time] = ["bdi", "time"].map((tag) => article.querySelector(`h3 ${tag}`).textContent);
+  const [name, time] = ["bdi", "time"].map((tag) => article.querySelector(`h2 ${tag}`).textContent);
   return `Found in what ${name} said, ${time}.`;
 }

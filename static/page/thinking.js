@@ -21,7 +21,7 @@ class ThinkingLine {
     this.text = element("div", { className: "text" });
     this.node = element("details", { className: "thinking" }, this.summary, this.text);
     this.node.ontoggle = () => this.toggle();
-    article.querySelector("h3").after(this.node);
+    article.querySelector("h2").after(this.node);
     lines.set(article, this);
   }
 

@@ -1,6 +1,6 @@
 // Turns as articles: the text, its author, and the buttons.
 
-import { $, button, element } from "../dom.js";
+import { $, button, element, icon, iconButton } from "../dom.js";
 import { Markdown, write } from "../markdown/markdown.js";
 import { fetchSession } from "./api.js";
 import { textNodes } from "./long-text.js";
@@ -44,7 +44,7 @@ export function showTurn(turn, next = null) {
   const isUser = turn.kind === "user";
   const name = element("bdi", {}, isUser ? "You" : turn.model.id);
   const time = timeOf(turn.created_at ?? new Date().toISOString());
-  const heading = element("h3", {}, name, " ", time);
+  const heading = element("h2", {}, name, " ", time);
   const text = element("div", { className: "text", dir: isUser ? "auto" : "" });
   const article = element("article", { className: turn.kind }, heading, text);
   if (turn.id) article.dataset.id = turn.id;
@@ -58,12 +58,18 @@ export function showTurn(turn, next = null) {
   return article;
 }
 
-const actionButton = (value, name, properties) => button(name, { value, ...properties });
+/** The icon of a button is named like its action. */
+const actionButton = (value, name, properties) => iconButton(value, name, { value, ...properties });
+
+/** The same, with its name beside the icon. */
+const wordedButton = (value, name, properties) =>
+  button([icon(value), name], { value, ...properties });
 
 const copyButton = () => actionButton("copy", "Copy");
 
-const fork = () =>
-  actionButton("fork", "Fork", { title: "Continue from here in a copy of the chat" });
+const IN_COPY = { title: "Fork: continue from here in a copy of the chat" };
+
+const fork = () => actionButton("fork", "Fork", IN_COPY);
 
 function showMessage(article, turn) {
   const { content, files = [] } = turn;
@@ -110,8 +116,10 @@ export const hideWaiting = (article) => article.querySelector(".waiting")?.remov
 export function finishReply(article, turn) {
   hideWaiting(article);
   Object.assign(article.dataset, { id: turn.id, continued: turn.continued });
+  const said = element("div", { className: "notes" }, notes(turn));
   const versions = turn.versions ? [versionButtons(turn.versions + 1)] : [];
-  article.append(element("footer", {}, versions, toolsOf(turn), notes(turn)));
+  const tools = element("span", { className: "tools" }, toolsOf(turn));
+  article.append(element("footer", {}, said, versions, tools));
   describeReply(article, turn);
   article.ariaBusy = "false";
 }
@@ -131,19 +139,18 @@ export function showVersion(article, turn, isNewest) {
   const text = textOf(article).cloneNode(false); // the old one may still be drawn
   textOf(article).replaceWith(text);
   write(text, turn.content);
-  article.querySelector("h3 time").replaceWith(timeOf(turn.created_at));
+  article.querySelector("h2 time").replaceWith(timeOf(turn.created_at));
   describeReply(article, turn);
-  const [versions, ...others] = article.querySelector("footer").children;
-  others.forEach((node) => node.remove());
-  const tools = isNewest ? toolsOf(turn) : [copyButton(), fork()];
+  const tools = isNewest ? toolsOf(turn) : [copyButton(), wordedButton("fork", "Fork", IN_COPY)];
   const said = isNewest ? [] : [note("An earlier version. To go on from it, use Fork.")];
-  versions.after(...tools, ...said, ...notes(turn));
+  article.querySelector(".tools").replaceChildren(...tools);
+  article.querySelector(".notes").replaceChildren(...said, ...notes(turn));
 }
 
 /** The buttons that show the versions of a reply, with the number of the one on the screen. */
 function versionButtons(count) {
-  const earlier = actionButton("earlier", "‹", { ariaLabel: "Previous version" });
-  const later = actionButton("later", "›", { ariaLabel: "Next version", disabled: true });
+  const earlier = actionButton("earlier", "Previous version");
+  const later = actionButton("later", "Next version", { disabled: true });
   const properties = { className: "versions", role: "group", ariaLabel: "Versions" };
   return element("span", properties, earlier, element("span", {}, `${count}/${count}`), later);
 }
@@ -151,10 +158,12 @@ function versionButtons(count) {
 function toolsOf(turn) {
   const isCut = turn.status !== "complete" || turn.stop_reason === "length";
   const again = { className: "quiet again" };
-  const tools = [actionButton("retry", "Retry", again), fork(), ask(turn)];
-  if (isCut && turn.content.trim()) tools.unshift(actionButton("continue", "Continue", again));
-  if (turn.content) tools.unshift(copyButton());
-  return tools;
+  const copying = turn.content ? [copyButton()] : [];
+  const others = [fork(), ask(turn), ...tokensOf(turn)];
+  if (!isCut) return [...copying, actionButton("retry", "Retry", again), ...others];
+  const retry = wordedButton("retry", "Retry", again);
+  const more = turn.content.trim() ? [wordedButton("continue", "Continue", again)] : [];
+  return [...more, retry, ...copying, ...others];
 }
 
 /** The models that can answer instead of the one that wrote this reply. */
@@ -175,16 +184,23 @@ subscribe("models", () => {
 /** Why a reply failed. The server's owner also gets the provider's `reason`. */
 export const failureOf = ({ message, reason }) => [message, reason].filter(Boolean).join(" ");
 
-const note = (text, className = "note") => element("span", { className }, text);
+const note = (text, className = "note") => element("p", { className }, text);
 
-/** The notes below a reply: how it ended, and its tokens. */
-function notes({ status, error, stop_reason, continued, usage }) {
+/** The tokens of a reply. The stylesheet shows them only with the buttons. */
+function tokensOf({ usage: { input_tokens: read, output_tokens: written } }) {
+  if (!read || !written) return [];
+  return [element("span", { className: "tokens" }, `${read} tokens read, ${written} written`)];
+}
+
+/** The notes below a reply: how it ended. */
+function notes({ status, error, stop_reason, continued }) {
   const said = continued ? [note("Resumed after an interruption.")] : [];
-  if (status === "failed") return [...said, note(failureOf(error), "note alarm")];
+  if (status === "failed") {
+    const problem = note([icon("alert"), element("span", {}, failureOf(error))], "note alarm");
+    return [...said, problem];
+  }
   if (status === "interrupted") return [...said, note("Stopped before it was complete.")];
   if (stop_reason === "length") said.push(note("Cut off at the token limit."));
-  const { input_tokens: read, output_tokens: written } = usage;
-  if (read && written) said.push(note(`${read} tokens read, ${written} written`));
   return said;
 }
 
@@ -248,8 +264,18 @@ export async function idOf(article, signal) {
 /** Copies a text. The button says so for two seconds. */
 async function copy(text, pressed) {
   if (!(await writeClipboard(text))) copyByEvent(text);
-  pressed.textContent = "Copied";
-  setTimeout(() => (pressed.textContent = "Copy"), 2000);
+  rename(pressed, "Copied", "check");
+  setTimeout(() => rename(pressed, "Copy", "copy"), 2000);
+}
+
+/** Gives a button another name, and another icon if it has one. */
+function rename(pressed, name, shape) {
+  if (pressed.ariaLabel) {
+    Object.assign(pressed, { ariaLabel: name, title: name });
+    pressed.replaceChildren(icon(shape));
+  } else {
+    pressed.textContent = name;
+  }
 }
 
 /**

@@ -1,6 +1,6 @@
 // A picture in a dialog, as large as the window allows. The arrow keys lead to the others.
 
-import { button, element } from "../dom.js";
+import { element, iconButton } from "../dom.js";
 import { open } from "./dialog.js";
 import { nameOfPicture, showBlob } from "./thumbnails.js";
 
@@ -19,9 +19,9 @@ export function view(pictures, place, describes) {
   const field = element("input", typing);
   const label = element("label", {}, "Description (alternative text)", field);
   const count = element("span", { className: "faint" });
-  const back = button("‹", { ariaLabel: "Previous image", onclick: () => go(-1) });
-  const next = button("›", { ariaLabel: "Next image", onclick: () => go(1) });
-  const close = button("✕", { ariaLabel: "Close", onclick: () => dialog.close() });
+  const back = iconButton("earlier", "Previous image", { onclick: () => go(-1) });
+  const next = iconButton("later", "Next image", { onclick: () => go(1) });
+  const close = iconButton("close", "Close", { onclick: () => dialog.close() });
   dialog.append(element("div", {}, title, count, back, next, close), frame, label);
 
   function go(step) {
