@@ -8,7 +8,7 @@ let stop = null; // the element in the list that Tab goes to
 /** Tab enters the list at the open chat, or else at the first, and leaves it from any. */
 function updateStop() {
   const list = $("list");
-  const focused = document.activeElement.closest("#list li > :is(a, button, label > *)");
+  const focused = document.activeElement.closest("#list :is(li > a, li > button, label > input)");
   const next =
     focused ?? list.querySelector("[aria-current]") ?? list.querySelector("li > a, label > input");
   if (next === stop) return;

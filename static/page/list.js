@@ -10,7 +10,7 @@ import { change } from "./settings.js";
 import { periodOf, shortTimeOf } from "./times.js";
 
 const UNREAD = { className: "unread", role: "img", ariaLabel: "A new reply" };
-const NEAR_END = "600px"; // from the end of the list: more chats are loaded
+const NEAR_END = "300px"; // from the end of the list: more chats are loaded
 
 // Opens a chat at the words that were searched, and shows them in the list. If it cannot be fetched,
 // chats open at their end.

@@ -45,7 +45,7 @@ class LoadedChats {
   }
 
   /** Fetches more chats until so many are loaded. */
-  grow(length = this.chats.length + PAGE) {
+  grow(length = this.chats.length + PAGE - 1) {
     this.#growing ??= this.#walk(this.chats.length, length).finally(() => (this.#growing = null));
     return this.#growing;
   }
