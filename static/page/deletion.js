@@ -7,6 +7,7 @@ import { idInURL } from "./conversation.js";
 import { forgetDrafts } from "./drafts.js";
 import { markRead } from "./notifications.js";
 import { drawList, listChats, pendingDeletion } from "./list.js";
+import { dropChat } from "./loaded-chats.js";
 import { openNew } from "./replies.js";
 import { attempt, sayIfAny, state } from "./screen.js";
 
@@ -101,6 +102,7 @@ async function deleteOnServer(id) {
   unsent.delete(id);
   // A 404: an earlier try arrived, and only its response was lost.
   await api("DELETE", `sessions/${id}`, { unless: 404, keepalive: true });
+  dropChat(id);
   forgetDrafts(id);
 }
 

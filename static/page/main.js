@@ -3,7 +3,7 @@
 import { $ } from "../dom.js";
 import { on } from "./api.js";
 import "./composer.js";
-import { listChats } from "./list.js";
+import { listAgain } from "./list.js";
 import "./model-menu.js";
 import { goToNewChat, route } from "./replies.js";
 import { announce, attempt, sayAfter, sayIfAny } from "./screen.js";
@@ -19,10 +19,18 @@ on.found = () => {
 };
 
 $("new").onclick = goToNewChat;
+
+function closeDrawer() {
+  if ($("sidebar").matches(":popover-open")) $("sidebar").hidePopover();
+}
+
 $("sidebar").onclick = ({ target }) => {
-  if (target.closest("a, #new") && $("sidebar").matches(":popover-open")) {
-    $("sidebar").hidePopover();
-  }
+  if (target.closest("a, #new")) closeDrawer();
+};
+$("skip").onfocus = closeDrawer; // it would cover the link
+$("skip").onclick = (event) => {
+  event.preventDefault(); // the fragment of the address is the chat's id
+  $("thread").focus();
 };
 
 addEventListener(
@@ -50,7 +58,7 @@ $("usage").onbeforetoggle = ({ newState }) => {
 
 // The account panel: theme, export and import.
 
-const page = { say: sayAfter, announce, listChats };
+const page = { say: sayAfter, announce, listChats: listAgain };
 
 const loadTransfer = () => import("./transfer.js");
 

@@ -2,6 +2,7 @@
 
 import { $, element } from "../dom.js";
 import { drawList, forms, sessionById } from "./list.js";
+import { copiesOf } from "./loaded-chats.js";
 import { attempt } from "./screen.js";
 import { change } from "./settings.js";
 
@@ -55,7 +56,7 @@ function formOf(id, title) {
 async function saveTitle(id, field, title) {
   field.readOnly = true; // later changes would not be sent
   await change(id, { title }).finally(() => (field.readOnly = false));
-  Object.assign(sessionById(id) ?? {}, { title });
+  for (const chat of copiesOf(id)) chat.title = title;
 }
 
 /**

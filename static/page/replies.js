@@ -16,6 +16,7 @@ import { keepDraft } from "./drafts.js";
 import { isLast } from "./editing.js";
 import { markRead, notifyOfEnd, offerNotification, watchLeftChat } from "./notifications.js";
 import { Incoming, notYetHeard, Outgoing } from "./exchange.js";
+import { dropChat } from "./loaded-chats.js";
 import { options, systemPrompt } from "./options.js";
 import {
   announce,
@@ -47,6 +48,7 @@ export async function openChat(id) {
   const session = await fetchSession(id, {}, { signal, unless: 404 });
   if (signal.aborted) return;
   if (session instanceof Error) {
+    dropChat(id);
     leaveDeleted(session);
     return;
   }

@@ -128,9 +128,9 @@ export function updateFrame() {
   const isSet = [systemPrompt(), ...Object.values(options())].some((value) => value !== null);
   $("settings-button").classList.toggle("set", isSet);
   $("settings-button").disabled = isLoading();
-  for (const link of $("list").querySelectorAll("a")) {
-    link.ariaCurrent = link.hash.slice(1) === current?.id ? "page" : null;
-  }
+  for (const link of $("list").querySelectorAll("[aria-current]")) link.ariaCurrent = null;
+  const link = $("list").querySelector(`[href="#${current?.id}"]`);
+  if (link) link.ariaCurrent = "page";
   publish("frame");
 }
 

@@ -31,7 +31,7 @@ const showList = attempt(async () => {
 
 $("shortcuts").onclick = showList;
 
-/** What keys do. Those without `isPressed` are handled by the field that has the focus. */
+/** What keys do. Those without `isPressed` are handled where the focus is. */
 const SHORTCUTS = [
   { keys: ["Enter"], does: "Send the message" },
   { keys: ["Shift Enter"], does: "Start a new line" },
@@ -54,6 +54,8 @@ const SHORTCUTS = [
       hasControl(event) ? event.key === "k" : event.key === "/" && !isTyping(event),
     run: search,
   },
+  { keys: ["↑", "↓"], does: "Go from chat to chat in the list" },
+  { keys: ["→"], does: "Go to the chat’s options in the list" },
   {
     keys: ["F2"],
     does: "Rename the chat in the list",

@@ -220,7 +220,7 @@ def test_sessions_are_listed_found_and_opened(browser, server, provider):
         page.user.create(f"Question {number}")
     page.enter()
     page.wait(lambda: page.titles == [f"Question {number}" for number in range(24, 4, -1)])
-    page.click("More")
+    page.scroll_to_more()
     page.wait(lambda: page.titles == [f"Question {number}" for number in range(24, -1, -1)])
     page.click("Question 3")
     page.wait_for_turns("Question 3", "The answer.")

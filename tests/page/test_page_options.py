@@ -31,7 +31,7 @@ def test_code_and_replies_are_copied_as_they_are_stored(page, provider):
 
 def test_sessions_are_grouped_by_day(page):
     page.user.create("Hello")
-    for days, name in ((0, "Today"), (1, "Yesterday"), (2, "Earlier")):
+    for days, name in ((0, "Today"), (1, "Yesterday"), (2, "Previous 7 days")):
         page.driver.execute_script(
             f"window.now ??= Date.now; Date.now = () => window.now() + {days} * 86400000"
         )

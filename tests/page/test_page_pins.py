@@ -68,7 +68,7 @@ def test_more_chats_follow_pinned_ones(page):
     pin_elsewhere(page, sessions[29])
     page.driver.refresh()
     page.wait(lambda: len(page.titles) == 20)
-    page.click("More")
+    page.scroll_to_more()
     page.wait(lambda: len(page.titles) == 30)
     shown = groups(page)
     assert sorted(shown["Pinned"]) == ["Chat 0", "Chat 29"]
@@ -81,7 +81,7 @@ def test_a_pin_too_many_is_refused_in_words(page):
         pin_elsewhere(page, session)
     page.driver.refresh()
     page.wait(lambda: len(page.titles) == 20)
-    page.click("More")
+    page.scroll_to_more()
     pin(page, "Chat 20")
     page.wait(lambda: page.text("#notice"))
     assert "20" in page.text("#notice")

@@ -105,6 +105,10 @@ class Page:
     def titles(self):
         return self.texts("#list strong")
 
+    def scroll_to_more(self):
+        """Scroll to the end of the list of chats, so that the page loads more."""
+        self.driver.execute_script("document.querySelector('#list > button').scrollIntoView()")
+
     @property
     def focused(self):
         return self.run("document.activeElement.id")
