@@ -130,7 +130,7 @@ def test_only_the_last_reply_can_be_retried(page, provider):
     page.wait_for_text("No.", "article:last-child")
     page.say("Two")
     page.wait_for_turns("One", "", "Two", "Good.")
-    buttons = "[...document.querySelectorAll('footer button')].filter((e) => e.checkVisibility()).map((e) => e.textContent)"
+    buttons = "[...document.querySelectorAll('footer button')].filter((e) => e.checkVisibility()).map((e) => e.ariaLabel ?? e.textContent)"
     page.wait(lambda: page.run(buttons) == ["Fork", ASK, "Copy", "Retry", "Fork", ASK])
     page.say("Three")
     page.wait_for_turns("One", "", "Two", "Good.", "Three", "The answer.")
@@ -176,7 +176,7 @@ def test_model_and_system_prompt_apply_from_the_next_reply_on(page, provider):
     page.wait_for_turns("Hello", "The answer.", "More", "The answer.")
     asked = provider.posts[1].body
     assert (asked["model"], asked["messages"][0]["role"]) == ("m-2", "user")
-    assert page.text("article:last-child h3 bdi") == "m-2"
+    assert page.text("article:last-child h2 bdi") == "m-2"
 
 
 def test_a_system_prompt_keeps_its_lines_when_the_page_is_reloaded(page, provider):

@@ -58,7 +58,7 @@ def test_a_message_is_answered_by_another_model_in_a_copy(talked, provider):
     assert page.text("#notice.faint") == COPIED
     gate.set()
     page.wait_for_turns("First", "One.", "Second", "Another two.")
-    assert page.texts("article h3 bdi") == ["You", "m-1", "You", "m-2"]
+    assert page.texts("article h2 bdi") == ["You", "m-1", "You", "m-2"]
     asked = provider.posts[-1].body
     assert asked["model"] == "m-2"
     assert [message["content"] for message in asked["messages"]] == ["First", "One.", "Second"]
@@ -101,7 +101,7 @@ def test_a_reply_has_no_such_button_if_there_is_no_other_model(browser, server_w
     page.wait_for_text("only", "#model")
     page.say("First")
     page.wait_for_turns("First", "The answer.")
-    assert page.text("article:last-child footer").split()[:2] == ["Copy", "Retry"]
+    assert page.names("article:last-child footer button")[:2] == ["Copy", "Retry"]
     assert page.run(ASKS) == 0
 
 

@@ -384,7 +384,7 @@ def test_a_chat_like_an_old_one_has_its_prompt_and_not_the_saved_one(ready, prov
     page.find("article:first-child .edit").click()
     page.press("!", Keys.ENTER)
     page.wait_for_turns("First!", "The answer.")
-    assert page.text("article:last-child h3 bdi") == "m-2"
+    assert page.text("article:last-child h2 bdi") == "m-2"
     assert provider.posts[-1].body["model"] == "m-2"
     assert provider.posts[-1].body["messages"] == [{"role": "user", "content": "First!"}]
     go_to_new(page)

@@ -9,9 +9,7 @@ from selenium.webdriver.common.keys import Keys
 from browser import HOLD, RELEASE, WORDS, Page
 from provider import REFUSED, cut, reply, status
 
-BUTTONS = (
-    "[...document.querySelectorAll('article:last-child footer button')].map((e) => e.textContent)"
-)
+BUTTONS = "[...document.querySelectorAll('article:last-child footer button')].map((e) => e.ariaLabel ?? e.textContent)"
 pytestmark = pytest.mark.parametrize(
     "engine", ["sqlite"], indirect=True
 )  # what the page does is the same on both
@@ -29,7 +27,7 @@ def test_a_reply_cut_by_a_limit_is_continued_in_its_turn(page, provider):
     provider.script = [reply("Once **upon", stop="length"), reply(gate, " a** ", gate, "time.")]
     page.say("Tell me a story")
     page.wait_for_turns("Tell me a story", "Once **upon")
-    assert offers(page) == ["Copy", "Continue", "Retry", "Fork", "Ask another model"]
+    assert offers(page) == ["Continue", "Retry", "Copy", "Fork", "Ask another model"]
     page.driver.execute_script(
         "window.heard = []; document.ariaNotify = (text) => window.heard.push(text)"
     )
@@ -61,7 +59,7 @@ def test_a_continued_reply_can_be_stopped_and_continued_again(page, provider):
     page.click("Continue")
     page.wait_for_text("word2")
     page.click("Stop")
-    assert offers(page) == ["Copy", "Continue", "Retry", "Fork", "Ask another model"]
+    assert offers(page) == ["Continue", "Retry", "Copy", "Fork", "Ask another model"]
     stopped = page.turns[1]
     assert stopped.startswith("Once word0 word1 word2 ") and provider.posts[1].hung_up.wait(5)
     page.click("Continue")
@@ -78,11 +76,11 @@ def test_if_nothing_comes_the_turn_stays_and_the_error_is_shown(page, provider):
     }
     provider.script = [cut("Half"), REFUSED, REFUSED, status(400, whole), reply(" and whole.")]
     page.say("Hello")
-    assert offers(page) == ["Copy", "Continue", "Retry", "Fork", "Ask another model"]
+    assert offers(page) == ["Continue", "Retry", "Copy", "Fork", "Ask another model"]
     for problem in ("Not today.", "Start a new message"):
         page.click("Continue")
         page.wait_for_text(problem, "#notice")
-        assert offers(page) == ["Copy", "Continue", "Retry", "Fork", "Ask another model"]
+        assert offers(page) == ["Continue", "Retry", "Copy", "Fork", "Ask another model"]
         assert page.turns == ["Hello", "Half"] and "broke the connection" in page.text(".alarm")
         assert page.focused == "text"
     page.click("Continue")

@@ -47,7 +47,7 @@ def test_no_button_is_cut_or_covers_another(narrow, provider):
     page.wait_for_text("Stopped", "article:last-child")
     assert "Continue" in page.text("article:last-child footer")
     page.driver.execute_script("document.querySelector('article:last-child').remove()")
-    assert page.texts(".user .tools button") == ["Copy", "Retry", "Fork", "Edit"]
+    assert page.names(".user .tools button") == ["Copy", "Retry", "Fork", "Edit"]
     assert page.run(CUT) == [] and not page.run(OVER)
     assert page.run("document.documentElement.scrollWidth") == page.run("innerWidth")
 

@@ -24,7 +24,7 @@ def test_code_and_replies_are_copied_as_they_are_stored(page, provider):
     page.wait(lambda: page.run("document.getElementById('text').value") == "echo  <b> && ls")
     page.find("#text").clear()
     page.find("footer button").click()
-    page.wait_for_text("Copied", "footer")
+    page.wait(lambda: "Copied" in page.names("footer button"))
     page.find("#text").send_keys(Keys.CONTROL, "v")
     page.wait(lambda: page.run("document.getElementById('text').value") == text)
 

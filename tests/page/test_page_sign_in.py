@@ -312,7 +312,7 @@ def test_the_page_says_where_tokens_come_from_and_that_echo_is_no_model(browser,
         page = Page(browser, other)
         page.wait_for_text("Tokens for this server come from https://id.example.com.", "#source")
         page.enter(make_token(key=key, algorithm="EdDSA", iss="https://id.example.com"))
-        page.wait_for_text("OPENAI_BASE_URL=http://127.0.0.1:11434/v1", "#echo")
+        page.wait_for_text("OPENAI_BASE_URL=http://127.0.0.1:11434/v1", "#set-up")
         page.say("Hello")
         page.wait_for_turns("Hello", "Hello")
 

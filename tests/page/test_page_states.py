@@ -9,6 +9,8 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from selenium.webdriver import ActionChains
+from selenium.webdriver.common.keys import Keys
 
 from browser import EVERYTHING, Page
 from pictures import png
@@ -26,6 +28,13 @@ FORMS = list(itertools.product(SCREENS, ("light", "dark")))
 TOO_WIDE = """[...document.querySelectorAll("body *")].filter((node) =>
     node.checkVisibility() && !node.closest("#announcer, pre, .table, .formula, [hidden]")
     && node.getBoundingClientRect().right > innerWidth + 1).map((node) => node.outerHTML.slice(0, 100))"""
+
+# What is too small for a thumb (WCAG 2.5.5).
+TOO_SMALL = """[...document.querySelectorAll("header, #composer, #list li, #menu, .tools, .versions")]
+    .flatMap((node) => [...node.querySelectorAll("button")]).filter((node) => {
+        const { width, height } = node.getBoundingClientRect();
+        return node.checkVisibility() && Math.min(width, height) < 43.9;
+    }).map((node) => node.outerHTML.slice(0, 100))"""
 
 ARABIC = """مرحبًا! يمكن كتابة **النص** من اليمين إلى اليسار:
 
@@ -71,6 +80,8 @@ def look(browser, check, form):
             file.write_bytes(base64.b64decode(data))
         check(f"{state}, {form}")
         assert browser.execute_script("return " + TOO_WIDE) == [], f"{state}, {form}"
+        if "phone" in form:
+            assert browser.execute_script("return " + TOO_SMALL) == [], f"{state}, {form}"
 
     return look
 
@@ -168,3 +179,28 @@ def test_a_chat(browser, server, provider, form, look):
     page.click("Options of Rate limiting")
     page.wait(lambda: page.shows("#menu"))
     look("list")
+
+
+SHOWN = """[...document.querySelectorAll("article .tools")].map((node) => getComputedStyle(node).opacity)"""
+
+
+def test_a_turns_buttons_are_shown_when_they_are_wanted(talk):
+    page = talk()
+    assert page.run(SHOWN) == ["0", "0", "0", "1"]
+    page.find("article:nth-child(2) [value=copy]").send_keys(Keys.TAB)
+    assert page.run(SHOWN) == ["0", "1", "0", "1"]
+    ActionChains(page.driver).move_to_element(page.find("article .text")).perform()
+    assert page.run(SHOWN) == ["1", "1", "0", "1"]
+
+
+def test_what_a_new_chat_proposes_goes_into_the_field_and_is_no_draft(page):
+    page.wait(lambda: page.shows("#ideas"))
+    page.find("#idea-code").click()
+    page.wait(lambda: "quicksort" in page.run("document.getElementById('text').value"))
+    assert page.focused == "text" and not page.shows("#ideas")
+    page.find("#new").click()
+    page.wait(lambda: page.shows("#ideas"))
+    page.find("#idea-leave").click()
+    page.press(Keys.ENTER)
+    page.wait(lambda: len(page.turns) == 2 and page.is_idle)
+    assert page.turns[0].startswith("Explain how TCP") and not page.shows("#welcome")

@@ -66,7 +66,7 @@ def test_a_copy_and_a_print_have_only_the_answer(page, provider):
     page.find(LINE).click()
     page.wait(lambda: page.text(TEXT) == "Hm.")
     page.find("article:last-child footer button").click()
-    page.wait_for_text("Copied", "footer")
+    page.wait(lambda: "Copied" in page.names("footer button"))
     page.find("#text").send_keys(Keys.CONTROL, "v")
     page.wait(lambda: page.run("document.getElementById('text').value") == "Word.")
     page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})

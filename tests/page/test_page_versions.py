@@ -13,8 +13,8 @@ pytestmark = [
 ]
 
 LAST = "article:last-child"
-TOOLS = """[...document.querySelectorAll(`${arguments[0]} footer > button`)]
-    .filter((e) => e.checkVisibility()).map((e) => e.textContent)"""
+TOOLS = """[...document.querySelectorAll(`${arguments[0]} .tools button`)]
+    .filter((e) => e.checkVisibility()).map((e) => e.ariaLabel ?? e.textContent)"""
 FOCUSED = "document.activeElement.ariaLabel"
 HEARD = "window.heard = []; document.ariaNotify = (text) => window.heard.push(text)"
 LOOK = "dispatchEvent(new Event('focus'))"

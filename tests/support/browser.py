@@ -97,6 +97,13 @@ class Page:
             "[...document.querySelectorAll(arguments[0])].map((e) => e.textContent)", selector
         )
 
+    def names(self, selector):
+        """The names of these buttons: an icon has one for screen readers."""
+        script = (
+            "[...document.querySelectorAll(arguments[0])].map((e) => e.ariaLabel ?? e.innerText)"
+        )
+        return self.run(script, selector)
+
     @property
     def turns(self):
         return self.texts("article > .text")
