@@ -1,18 +1,12 @@
-// The chats that are loaded: the beginning of the server's list, or of what a search finds. Between
-// two requests, chats may be added, moved or deleted, also elsewhere.
+// The chats that are loaded: the beginning of the server's list, or of what a search finds.
 
 import { api, store } from "./api.js";
 
 const FIRST = 20; // chats in the first view
 const PAGE = 100; // chats per request, as the server limits it
 
-/**
- * A text that sorts as the server's list does: the greatest comes first. The times have whole
- * seconds, so chats of the same second have the same rank.
- */
-const rankOf = ({ pinned, updated_at }) => `${pinned ? 1 : 0}${updated_at}`;
-
-const byRank = (one, other) => (rankOf(one) < rankOf(other)) - (rankOf(one) > rankOf(other));
+// How a page joins those that are loaded. Fetched after the first one.
+const loadPages = () => import("./chat-pages.js");
 
 class LoadedChats {
   chats = [];
@@ -33,58 +27,56 @@ class LoadedChats {
     return this.#byId.get(id);
   }
 
-  /** Fetches the beginning: one page, unless more than a page has changed. */
-  refresh() {
-    this.#refreshing ??= this.#walk(0, this.length, true);
-    return this.#refreshing;
-  }
-
-  /** Fetches all that is loaded again. */
-  reload() {
-    return this.#walk(0, this.length);
-  }
-
-  /** Fetches more chats until so many are loaded. */
-  grow(length = this.chats.length + PAGE - 1) {
-    this.#growing ??= this.#walk(this.chats.length, length).finally(() => (this.#growing = null));
-    return this.#growing;
+  set(chats, hasMore) {
+    this.chats = chats;
+    this.hasMore = hasMore;
+    this.#byId = new Map(chats.map((chat) => [chat.id, chat]));
+    if (!hasMore || chats.length > this.length) this.length = Math.max(FIRST, chats.length);
+    this.onChange();
   }
 
   drop(id) {
-    if (this.get(id)) this.#set(this.chats.filter((chat) => chat.id !== id));
-  }
-
-  /** Fetches the chats between two places, page by page. */
-  async #walk(from, to, isRefresh = false) {
-    let end = this.chats[from - 1];
-    let offset = Math.max(0, from - 1);
-    let [hasMoved, isJoined, isDone] = [false, false, false];
-    while (!isDone) {
-      const page = await this.#pageAfter(end, offset, Math.min(to - offset, PAGE));
-      hasMoved ||= page.isShifted;
-      isJoined = this.#take(page);
-      this.onChange();
-      end = page.data.at(-1);
-      offset = page.offset + page.data.length - 1;
-      isDone = !page.meta.has_more || offset + 1 >= to || (isRefresh && isJoined);
+    if (this.get(id)) {
+      this.set(
+        this.chats.filter((chat) => chat.id !== id),
+        this.hasMore,
+      );
     }
-    if (!isJoined) this.#cutAfter(end);
-    if (hasMoved) await this.refresh(); // a chat may have moved from a later page to the first
   }
 
-  /**
-   * A page begins with the last chat of the one before. If it does not, chats were deleted
-   * meanwhile, and some may be missing between the two: we go back.
-   */
-  async #pageAfter(end, offset, limit) {
-    const page = await this.#fetch(offset, limit);
-    page.isShifted = Boolean(end) && page.data[0]?.id !== end.id;
-    if (!page.isShifted || !offset || follows(page.data, end)) return page;
-    return this.#pageAfter(end, Math.max(0, offset - PAGE + 1), PAGE);
+  /** Fetches the beginning: one page, unless more than a page has changed. */
+  refresh() {
+    const forget = () => (this.#refreshing = null);
+    this.#refreshing ??= (
+      this.chats.length ? loadPages().then(({ refresh }) => refresh(this)) : this.#begin()
+    ).finally(forget);
+    return this.#refreshing;
+  }
+
+  async #begin() {
+    const { data, meta } = await this.fetch(0, this.length);
+    if (this.chats.length) return this.refresh(); // another request was faster
+    this.set(data, meta.has_more);
+    loadPages().catch(() => {}); // now, in case the connection is lost later
+  }
+
+  /** Fetches all that is loaded again. */
+  async reload() {
+    const { reload } = await loadPages();
+    await reload(this);
+  }
+
+  /** Fetches more chats, until so many are loaded. */
+  grow(length = this.chats.length + PAGE - 1) {
+    this.#growing ??= loadPages()
+      .then(({ grow }) => grow(this, length))
+      .finally(() => (this.#growing = null));
+    return this.#growing;
   }
 
   /** Fetches a page, after the requests before this one: an older answer never replaces a newer. */
-  #fetch(offset, limit) {
+  fetch(offset, count) {
+    const limit = Math.min(count, PAGE);
     const request = async () => {
       if (!offset) this.#refreshing = null; // who asks for it from now on needs another request
       const place = { "page[offset]": offset, "page[limit]": limit, query: this.query };
@@ -94,59 +86,7 @@ class LoadedChats {
     this.#requests = answer.catch(() => {});
     return answer;
   }
-
-  /**
-   * Puts a page into the list: other chats that were between its first and its last are gone.
-   * Returns whether none can be missing between the page and the chats after it.
-   */
-  #take({ data, meta, offset }) {
-    const ids = new Map(data.map((chat) => [chat.id, rankOf(chat)]));
-    const isSame = (chat) => ids.get(chat.id) === rankOf(chat);
-    const [firstSame, lastSame] = [this.chats.findIndex(isSame), this.chats.findLastIndex(isSame)];
-    const first = data.length ? rankOf(data[0]) : "";
-    const last = data.length ? rankOf(data.at(-1)) : "";
-    const isBefore = (rank, at) =>
-      offset > 0 && (rank > first || (rank === first && (firstSame < 0 || at < firstSame)));
-    const isAfter = (rank, at) =>
-      meta.has_more && (rank < last || (rank === last && at > lastSame));
-    const [before, after] = [[], []];
-    this.chats.forEach((chat, at) => {
-      if (ids.has(chat.id)) return;
-      if (isBefore(rankOf(chat), at)) before.push(chat);
-      else if (isAfter(rankOf(chat), at)) after.push(chat);
-      else if (chat.pinned) this.#unpin(chat, last, after);
-    });
-    const isJoined = !after.length || this.chats.some((chat) => !chat.pinned && isSame(chat));
-    this.hasMore = meta.has_more && (!after.length || this.hasMore);
-    this.#set([...before, ...data, ...after.toSorted(byRank)]);
-    return isJoined;
-  }
-
-  /** A chat that is no longer among the pinned ones may be among the others. */
-  #unpin(pinned, last, after) {
-    const chat = { ...pinned, pinned: false };
-    const isLoaded = !this.hasMore || rankOf(chat) > rankOf(this.chats.at(-1));
-    if (isLoaded && rankOf(chat) < last) after.push(chat);
-  }
-
-  #cutAfter(end) {
-    const at = this.chats.findIndex(({ id }) => id === end?.id);
-    if (at < 0 || at === this.chats.length - 1) return;
-    this.hasMore = true;
-    this.#set(this.chats.slice(0, at + 1));
-    this.onChange();
-  }
-
-  #set(chats) {
-    this.chats = chats;
-    this.#byId = new Map(chats.map((chat) => [chat.id, chat]));
-    if (!this.hasMore || chats.length > this.length) this.length = Math.max(FIRST, chats.length);
-  }
 }
-
-/** Whether no chat is missing between this one and a page. */
-const follows = (page, end) =>
-  page.some(({ id }) => id === end.id) || (page.length > 0 && rankOf(page[0]) > rankOf(end));
 
 /** The user's chats. */
 export const all = new LoadedChats("");
@@ -180,6 +120,8 @@ export function restoreLength() {
 }
 
 addEventListener("visibilitychange", () => {
-  const { length, top } = all;
-  if (document.hidden) store("list", JSON.stringify({ length, top }));
+  const isSignedOut = !sessionStorage.getItem("subject");
+  if (document.hidden && !isSignedOut) {
+    store("list", JSON.stringify({ length: all.length, top: all.top }));
+  }
 });
