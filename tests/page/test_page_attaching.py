@@ -418,7 +418,7 @@ def test_an_edit_of_an_earlier_message_and_a_fork_keep_pictures(page, provider):
     page.press("!", Keys.ENTER)
     page.wait_for_turns("See!", "The answer.")
     assert [size[1] for size in shown(page)] == [64]
-    page.find("article:nth-child(1) button[title]").click()  # Fork
+    page.find("article:nth-child(1) [value=fork]").click()
     page.wait_for_turns("See!")
     page.click("Retry")
     page.wait_for_turns("See!", "The answer.")

@@ -53,7 +53,7 @@ def press(page, place, name):
     page.driver.execute_script(
         """
         const article = document.querySelectorAll("article")[arguments[0] - 1];
-        [...article.querySelectorAll("button")].find((e) => e.textContent === arguments[1]).click();
+        [...article.querySelectorAll("button")].find((e) => e.ariaLabel === arguments[1]).click();
         """,
         place,
         name,

@@ -15,7 +15,7 @@ pytestmark = [
 ]
 
 COPIED = "This continues in a copy of the chat."
-FORKS = "[...document.querySelectorAll('article')].map((e) => [...e.querySelectorAll('button')].filter((e) => e.textContent === 'Fork' && e.checkVisibility()).length)"
+FORKS = "[...document.querySelectorAll('article')].map((e) => [...e.querySelectorAll('button')].filter((e) => e.value === 'fork' && e.checkVisibility()).length)"
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def talked(page, talk):
 
 def press_fork(page, place):
     """Press the button of the turn at this position, counted from 1."""
-    page.find(f"article:nth-child({place}) button[title]").click()
+    page.find(f"article:nth-child({place}) [value=fork]").click()
 
 
 def edit(page, place, *keys):
@@ -218,7 +218,7 @@ def test_an_edit_of_an_earlier_message_stays_if_the_page_is_reloaded(talked):
     )
     page.find("article textarea").send_keys(Keys.ESCAPE)
     page.wait(lambda: page.texts("article form") == [])
-    assert page.run("document.activeElement.textContent") == "Edit" and page.turns[0] == "First"
+    assert page.run("document.activeElement.ariaLabel") == "Edit" and page.turns[0] == "First"
     page.driver.refresh()
     page.wait_for_turns("First", "One.", "Second", "Two.")
     assert page.texts("article form") == []
@@ -348,7 +348,7 @@ def test_copies_work_under_a_prefix_and_by_the_keyboard(browser, server_with):
     page.wait_for_turns("First", "The answer.", "Second", "The answer.")
     page.driver.execute_script("document.querySelector('article:nth-child(2) button').focus()")
     page.press(Keys.TAB)
-    assert page.run("document.activeElement.textContent") == "Fork"
+    assert page.run("document.activeElement.ariaLabel") == "Fork"
     page.press(Keys.ENTER)
     page.wait_for_turns("First", "The answer.")
     assert page.focused == "text"
