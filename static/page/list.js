@@ -215,7 +215,6 @@ function restorePosition() {
 }
 
 $("list").addEventListener("scroll", ({ target }) => {
-  isRestoring = false;
   shown.top = target.scrollTop;
 });
 

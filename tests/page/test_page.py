@@ -342,7 +342,7 @@ def test_everything_can_be_done_with_the_keyboard(browser, server, provider):
     page.press(Keys.TAB, hold=Keys.SHIFT)
     page.press("/")
     assert page.focused == "search"
-    page.press(Keys.TAB, Keys.TAB, Keys.ENTER)  # over the link to its other buttons
+    page.press(Keys.TAB, Keys.ARROW_RIGHT, Keys.ENTER)  # over the link to its other buttons
     page.wait(lambda: page.focused == "rename")
     page.press(Keys.ENTER)
     page.retitle("Renamed")

@@ -59,7 +59,7 @@ def someone(browser, server, provider):
 
     def someone(count):
         page = Page(browser, server)
-        page.ids = fill(server, page, [HOUR * number for number in range(count)])
+        page.ids = fill(server, page, [60 + HOUR * number for number in range(count)])
         page.enter()
         page.wait(lambda: page.titles)
         return page
@@ -161,12 +161,30 @@ def test_chats_that_are_added_moved_and_deleted_meanwhile_are_neither_lost_nor_s
     page.user.post(f"/sessions/{page.ids[300]}/messages", {"content": "Up"})
     load(page, 300)
     page.scroll_to_more()
-    expected = ["Chat 300", "Chat 0", *[f"Chat {number}" for number in range(1000, 1003)]]
-    rest = [number for number in range(1, 330) if number != 300 and number not in range(50, 60)]
-    expected += [f"Chat {number}" for number in rest]
+    gone = {300, *range(50, 60)}
+    rest = [number for number in range(330) if number not in gone]
+    expected = [f"Chat {number}" for number in (300, 1000, 1001, 1002, *rest)]
     expected.insert(expected.index("Chat 201"), "Chat 2000")
-    page.wait(lambda: sorted(page.titles) == sorted(expected))
-    assert page.titles[0] == "Chat 300" and page.titles[10:] == expected[10:]
+    page.wait(lambda: page.titles == expected)
+
+
+def test_more_than_a_page_of_new_chats_joins_those_that_are_loaded(someone, server):
+    page = someone(200)
+    load(page, 200)
+    fill(server, page, [30 + number / 10 for number in range(150)], first=1000)
+    page.say("Now")
+    new = [f"Chat {number}" for number in range(1000, 1150)]
+    page.wait(lambda: page.titles == ["Now", *new, *titles(200)])
+
+
+def test_chats_of_an_import_are_shown_in_their_places(someone, server):
+    page = someone(200)
+    load(page, 200)
+    fill(server, page, [HOUR * 180.5], first=1000)
+    page.driver.execute_async_script(
+        "const [done] = arguments; import('/static/page/list.js').then(({ listAgain }) => listAgain()).then(done)"
+    )
+    assert page.titles == [*titles(181), "Chat 1000", *titles(200)[181:]]
 
 
 # What outlives
