@@ -121,7 +121,7 @@ class Catalog:
                 except ModelError as error:
                     failure = failure or error
         first = next(iter(self.providers.values()))
-        lacks = f"The provider {first.known_as} lists no model. Name one, or set DEFAULT_MODEL."
+        lacks = f"The provider {first.known_as} lists no model. Name one, or set `DEFAULT_MODEL`."
         raise failure or ModelError(502, self.lacks_models() or lacks, is_answer=True)
 
     def lacks_models(self) -> str:

@@ -1,7 +1,7 @@
 // The state that all modules of the page share: the session on the screen, and what it shows around
 // it.
 
-import { $ } from "../dom.js";
+import { $, sentence } from "../dom.js";
 import { options, showFaults, systemPrompt } from "./options.js";
 
 export const state = {
@@ -81,14 +81,14 @@ export const subscribe = (name, listener) => events.addEventListener(name, () =>
 export const sayAt =
   (id) =>
   (message, className = "") =>
-    Object.assign($(id), { textContent: message, className });
+    Object.assign($(id), { className }).replaceChildren(...sentence(message));
 
 export const say = sayAt("notice");
 
 /** Shows a notice; if an error is shown, adds the notice to it. */
 export function sayAfter(message, className) {
   if ($("notice").matches(":empty, .faint")) say(message, className);
-  else say(`${$("notice").textContent} ${message}`);
+  else $("notice").append(" ", ...sentence(message));
 }
 
 /** Shows a message if there is one; an empty one does not clear the notice. */

@@ -1,6 +1,6 @@
 // Turns as articles: the text, its author, and the buttons.
 
-import { $, button, element } from "../dom.js";
+import { $, button, element, sentence } from "../dom.js";
 import { Markdown, write } from "../markdown/markdown.js";
 import { fetchSession } from "./api.js";
 import { textNodes } from "./long-text.js";
@@ -111,7 +111,7 @@ export function finishReply(article, turn) {
   hideWaiting(article);
   Object.assign(article.dataset, { id: turn.id, continued: turn.continued });
   const versions = turn.versions ? [versionButtons(turn.versions + 1)] : [];
-  article.append(element("footer", {}, versions, toolsOf(turn), notes(turn)));
+  article.append(element("footer", {}, failure(turn), versions, toolsOf(turn), notes(turn)));
   describeReply(article, turn);
   article.ariaBusy = "false";
 }
@@ -133,11 +133,11 @@ export function showVersion(article, turn, isNewest) {
   write(text, turn.content);
   article.querySelector("h3 time").replaceWith(timeOf(turn.created_at));
   describeReply(article, turn);
-  const [versions, ...others] = article.querySelector("footer").children;
-  others.forEach((node) => node.remove());
+  const footer = article.querySelector("footer");
+  const versions = footer.querySelector(".versions");
   const tools = isNewest ? toolsOf(turn) : [copyButton(), fork()];
   const said = isNewest ? [] : [note("An earlier version. To go on from it, use Fork.")];
-  versions.after(...tools, ...said, ...notes(turn));
+  footer.replaceChildren(...failure(turn), versions, ...tools, ...said, ...notes(turn));
 }
 
 /** The buttons that show the versions of a reply, with the number of the one on the screen. */
@@ -177,10 +177,14 @@ export const failureOf = ({ message, reason }) => [message, reason].filter(Boole
 
 const note = (text, className = "note") => element("span", { className }, text);
 
+/** Why a reply failed, above its buttons: which of them helps depends on that. */
+const failure = ({ status, error }) =>
+  status === "failed" ? [element("p", { className: "note alarm" }, sentence(failureOf(error)))] : [];
+
 /** The notes below a reply: how it ended, and its tokens. */
-function notes({ status, error, stop_reason, continued, usage }) {
+function notes({ status, stop_reason, continued, usage }) {
   const said = continued ? [note("Resumed after an interruption.")] : [];
-  if (status === "failed") return [...said, note(failureOf(error), "note alarm")];
+  if (status === "failed") return said;
   if (status === "interrupted") return [...said, note("Stopped before it was complete.")];
   if (stop_reason === "length") said.push(note("Cut off at the token limit."));
   const { input_tokens: read, output_tokens: written } = usage;

@@ -105,7 +105,7 @@ def test_only_the_local_user_sees_why_a_provider_fails(start, settings, provider
 
     failed = owner.post("/sessions", said)
     [error] = failed.json()["errors"]
-    assert error["meta"]["reason"].startswith("Is OPENAI_API_KEY right? Worker 3 knows no ")
+    assert error["meta"]["reason"].startswith("Is `OPENAI_API_KEY` right? Worker 3 knows no ")
     assert "Worker" not in error["detail"] and "Tell the person" not in error["detail"]
     assert "hush" not in failed.text
     path = failed.headers["Location"]
