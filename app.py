@@ -77,6 +77,7 @@ SMALL_PAGE = 2**18  # bytes; a page of turns up to this size reserves no memory
 api = Blueprint("api", __name__)
 public = Blueprint("public", __name__)
 
+api.before_request(users.answer_anonymous)
 api.before_request(users.authenticate)
 api.before_request(hooks.read_body)
 api.before_request(hooks.stand_in_line)
@@ -480,12 +481,19 @@ def download_file(file_id: str) -> Response:
 
 
 @api.get("/me")
-@gives(200, "The user of the request.", answers.MeSchema)
-def show_me() -> dict[str, Any]:
+@takes_query(answers.MePageSchema)
+@gives(
+    200,
+    "The user of the request; or nobody, if the query has `anonymous`.",
+    answers.MeSchema,
+    content={"application/json": {"oneOf": [answers.MeSchema, answers.NobodySchema]}},
+)
+def show_me(query: dict[str, Any]) -> dict[str, Any]:
     """Tell who you are to this server.
 
     Without a token, you are the user whom the server's trusted proxy names, if it has one. A 401
     says in the `meta.sign_in` of its error how a page can sign in."""
+    # `users.answer_anonymous` has answered if there is no user, and the query has `anonymous`.
     by = "proxy" if g.is_by_proxy else "token"
     return {"subject": g.user, "name": g.identity.name, "by": by}
 

@@ -133,11 +133,12 @@ export function showVersion(article, turn, isNewest) {
   write(text, turn.content);
   article.querySelector("h3 time").replaceWith(timeOf(turn.created_at));
   describeReply(article, turn);
-  const footer = article.querySelector("footer");
-  const versions = footer.querySelector(".versions");
+  const versions = article.querySelector(".versions"); // stays: it may have the focus
+  [...versions.parentNode.children].forEach((node) => node === versions || node.remove());
   const tools = isNewest ? toolsOf(turn) : [copyButton(), fork()];
   const said = isNewest ? [] : [note("An earlier version. To go on from it, use Fork.")];
-  footer.replaceChildren(...failure(turn), versions, ...tools, ...said, ...notes(turn));
+  versions.before(...failure(turn));
+  versions.after(...tools, ...said, ...notes(turn));
 }
 
 /** The buttons that show the versions of a reply, with the number of the one on the screen. */
@@ -179,7 +180,9 @@ const note = (text, className = "note") => element("span", { className }, text);
 
 /** Why a reply failed, above its buttons: which of them helps depends on that. */
 const failure = ({ status, error }) =>
-  status === "failed" ? [element("p", { className: "note alarm" }, sentence(failureOf(error)))] : [];
+  status === "failed"
+    ? [element("p", { className: "note alarm" }, sentence(failureOf(error)))]
+    : [];
 
 /** The notes below a reply: how it ended, and its tokens. */
 function notes({ status, stop_reason, continued, usage }) {
