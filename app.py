@@ -35,6 +35,7 @@ from api import (
     errors,
     events,
     files,
+    hints,
     hooks,
     metrics,
     receive,
@@ -51,6 +52,7 @@ from api.contract import (
     asks_model,
     gives,
     gives_reply,
+    may_be_anonymous,
     may_fail,
     needs,
     takes,
@@ -400,11 +402,11 @@ def list_models() -> dict[str, Any]:
     """List the models.
 
     The models that the server's settings name, or else those that its providers list. A provider
-    that does not answer is left out."""
+    that does not answer is left out; `meta.hint` names it."""
     data = services().catalog.list(g.user)
     config = current_app.config
     meta = {"has_more": False, "thinking": config["THINKING"], "max_file": config["MAX_FILE"]}
-    if not data and (hint := services().catalog.lacks_models()):
+    if hint := hints.about_models(bool(data)):
         meta["hint"] = hint
     return {"data": data, "meta": meta}
 
@@ -481,6 +483,7 @@ def download_file(file_id: str) -> Response:
 
 
 @api.get("/me")
+@may_be_anonymous
 @takes_query(answers.MePageSchema)
 @gives(
     200,

@@ -58,7 +58,14 @@ class ModelsMetaSchema(Schema):
         validate=COUNT,
         metadata=about("Bytes of the largest image; 0: no images."),
     )
-    hint = fields.String(metadata=about("A sentence that says why there is no model, if known."))
+    hint = fields.String(
+        metadata=about(
+            "Sentences for the user, each a paragraph of Markdown: which providers could not be "
+            "asked, or why there is no model, and what to do. Left out if all is well.",
+            "The provider ollama could not be reached. Nothing listens at 127.0.0.1:11434. Start "
+            "it there by `ollama serve`.",
+        )
+    )
 
 
 class ModelsSchema(Schema):

@@ -55,6 +55,7 @@ class ModelError(Exception):
     is_spent: bool = False
     # This may be about the images of the request, if it has any: without them, it may be answered.
     suspects_images: bool = False
+    lists_nothing: bool = False  # the provider has no list of models at all
     sees_nothing: bool = False  # the provider says that the model sees no images
 
     def told(

@@ -121,7 +121,8 @@ export function updateFrame() {
   const { current, models } = state;
   $("older").hidden = !current?.meta?.has_more;
   showTitle(current);
-  $("echo").hidden = models.find(({ id }) => id === modelId())?.provider !== "echo";
+  const isEcho = models.find(({ id }) => id === modelId())?.provider === "echo";
+  $("echo").hidden = !isEcho || !$("hint").hidden; // the hint says more
   const isSet = [systemPrompt(), ...Object.values(options())].some((value) => value !== null);
   $("settings-button").classList.toggle("set", isSet);
   $("settings-button").disabled = isLoading();
