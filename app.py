@@ -35,6 +35,7 @@ from api import (
     errors,
     events,
     files,
+    hints,
     hooks,
     metrics,
     receive,
@@ -51,6 +52,7 @@ from api.contract import (
     asks_model,
     gives,
     gives_reply,
+    may_be_anonymous,
     may_fail,
     needs,
     takes,
@@ -77,6 +79,7 @@ SMALL_PAGE = 2**18  # bytes; a page of turns up to this size reserves no memory
 api = Blueprint("api", __name__)
 public = Blueprint("public", __name__)
 
+api.before_request(users.answer_anonymous)
 api.before_request(users.authenticate)
 api.before_request(hooks.read_body)
 api.before_request(hooks.stand_in_line)
@@ -399,11 +402,11 @@ def list_models() -> dict[str, Any]:
     """List the models.
 
     The models that the server's settings name, or else those that its providers list. A provider
-    that does not answer is left out."""
+    that does not answer is left out; `meta.hint` names it."""
     data = services().catalog.list(g.user)
     config = current_app.config
     meta = {"has_more": False, "thinking": config["THINKING"], "max_file": config["MAX_FILE"]}
-    if not data and (hint := services().catalog.lacks_models()):
+    if hint := hints.about_models(bool(data)):
         meta["hint"] = hint
     return {"data": data, "meta": meta}
 
@@ -480,12 +483,20 @@ def download_file(file_id: str) -> Response:
 
 
 @api.get("/me")
-@gives(200, "The user of the request.", answers.MeSchema)
-def show_me() -> dict[str, Any]:
+@may_be_anonymous
+@takes_query(answers.MePageSchema)
+@gives(
+    200,
+    "The user of the request; or nobody, if the query has `anonymous`.",
+    answers.MeSchema,
+    content={"application/json": {"oneOf": [answers.MeSchema, answers.NobodySchema]}},
+)
+def show_me(query: dict[str, Any]) -> dict[str, Any]:
     """Tell who you are to this server.
 
     Without a token, you are the user whom the server's trusted proxy names, if it has one. A 401
     says in the `meta.sign_in` of its error how a page can sign in."""
+    # `users.answer_anonymous` has answered if there is no user, and the query has `anonymous`.
     by = "proxy" if g.is_by_proxy else "token"
     return {"subject": g.user, "name": g.identity.name, "by": by}
 

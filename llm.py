@@ -121,13 +121,23 @@ class Catalog:
                 except ModelError as error:
                     failure = failure or error
         first = next(iter(self.providers.values()))
-        lacks = f"The provider {first.known_as} lists no model. Name one, or set DEFAULT_MODEL."
+        lacks = f"The provider {first.known_as} lists no model. Name one, or set `DEFAULT_MODEL`."
         raise failure or ModelError(502, self.lacks_models() or lacks, is_answer=True)
 
     def lacks_models(self) -> str:
         """A sentence on why a provider lists no model, if we know; else an empty text."""
         found = (provider.lacks_models for provider in self.providers.values())
         return next(filter(None, found), "")
+
+    def failures(self) -> Sequence[ModelError]:
+        """Why providers could not be asked for their models, as far as that matters: some services
+        have no list, which is no fault if a default is set."""
+        found = [] if self.allowed else [fetched.failure for fetched in self._model_lists]
+        return [
+            each
+            for each in found
+            if isinstance(each, ModelError) and not (each.lists_nothing and self.known_default)
+        ]
 
     def list(self, user: str) -> list[ListedModel]:
         """All models that a client may name. This user's refusals may have told more about them

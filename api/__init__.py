@@ -6,6 +6,7 @@
     receive ─ a reply as the client wants it: whole, as a stream of `events`, or deferred
     archive ─ exports, imports and forks
     import_schema ─ the schema of an import
+    hints ─ what keeps models away, and what to do
     usage, metrics ─ sums of the ledger, for the user and for Prometheus
     static_files ─ the files of the page, compressed once
     answers ─ the schemas of the other answers

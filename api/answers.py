@@ -1,7 +1,7 @@
 """Schemas of the answers that are not sessions or turns: models, usage, the user, the server, and
 errors."""
 
-from marshmallow import INCLUDE, Schema, fields, validate
+from marshmallow import EXCLUDE, INCLUDE, Schema, fields, validate
 
 from schemas import ListedSessionSchema, MetaSchema, Timestamp, about
 
@@ -58,7 +58,14 @@ class ModelsMetaSchema(Schema):
         validate=COUNT,
         metadata=about("Bytes of the largest image; 0: no images."),
     )
-    hint = fields.String(metadata=about("A sentence that says why there is no model, if known."))
+    hint = fields.String(
+        metadata=about(
+            "Sentences for the user, each a paragraph of Markdown: which providers could not be "
+            "asked, or why there is no model, and what to do. Left out if all is well.",
+            "The provider ollama could not be reached. Nothing listens at 127.0.0.1:11434. Start "
+            "it there by `ollama serve`.",
+        )
+    )
 
 
 class ModelsSchema(Schema):
@@ -133,6 +140,31 @@ class UsageByDaySchema(Schema):
 
 
 # The user, and the server
+
+
+class MePageSchema(Schema):
+    """How to answer if nobody is signed in."""
+
+    class Meta:
+        unknown = EXCLUDE  # other parameters are ignored
+
+    anonymous = fields.String(
+        metadata=about(
+            "With any value: if the request has no token, and no proxy names its user, the answer "
+            "is a 200 without a user, not a 401, which browsers report as an error.",
+            "1",
+        )
+    )
+
+
+class NobodySchema(Schema):
+    """The answer to `GET /me?anonymous=1` without a user."""
+
+    subject = fields.Raw(required=True, metadata=about(type="null"))
+    name = fields.Raw(required=True, metadata=about(type="null"))
+    by = fields.Raw(required=True, metadata=about(type="null"))
+    advice = fields.String(required=True, metadata=about("A sentence: where to get a token."))
+    sign_in = fields.Nested(lambda: SignInSchema(), required=True)
 
 
 class MeSchema(Schema):
@@ -260,7 +292,7 @@ class OIDCSchema(Schema):
 
 
 class SignInSchema(Schema):
-    """How a page can sign in, in the 401 of `GET /me`."""
+    """How a page can sign in: in the 401 of `GET /me`, and in the answer without a user."""
 
     oidc = fields.Nested(
         OIDCSchema,

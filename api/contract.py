@@ -64,6 +64,7 @@ class Operation:
     answers: dict[int, Answer] = dataclasses.field(default_factory=dict)
     errors: set[int] = dataclasses.field(default_factory=set)
     security: str | None = None
+    is_anonymous: bool = False  # some requests need no token
 
 
 def operation_of(handler: Handler) -> Operation:
@@ -286,6 +287,12 @@ def may_fail(*statuses: int) -> Decorator:
         return handler
 
     return decorate
+
+
+def may_be_anonymous(handler: Handler) -> Handler:
+    """Note that some requests of an operation need no token."""
+    operation_of(handler).is_anonymous = True
+    return handler
 
 
 def needs(scheme: str) -> Decorator:

@@ -9,11 +9,11 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
-from flask import current_app, g, request
+from flask import Response, current_app, g, request
 from werkzeug import exceptions
 
 import auth
-from api import errors
+from api import errors, sign_in
 from api.services import release_slot, services
 from settings import UNIX
 from well_known import PORTS, is_loopback
@@ -55,6 +55,18 @@ def authenticate() -> None:
         raise exceptions.PreconditionFailed(
             "Somebody else has signed in since. Load the page again."
         )
+
+
+def answer_anonymous() -> Response | None:
+    """The answer to `GET /me?anonymous` of nobody: how to sign in. The page asks this first, and a
+    browser would report a 401 as an error."""
+    if request.endpoint != "api.show_me" or "anonymous" not in request.args:
+        return None
+    if g.is_by_proxy or _has_token():
+        return None
+    nobody = {"subject": None, "name": None, "by": None}
+    advice = {"advice": _advice_without_token(), "sign_in": sign_in.describe()}
+    return current_app.json.response(nobody | advice)
 
 
 def _check_access() -> None:
@@ -105,12 +117,18 @@ def _identity_by_token() -> auth.Identity:
         is_alone = authorization is not None and authorization.type == "bearer"
         g.token = authorization.token or "" if is_alone else request.headers["Authorization"]
         return tokens.verify(g.token, release_slot)
-    detail = f"Send a token: Authorization: Bearer <token>. {tokens.source}"
+    detail = f"Send a token: Authorization: Bearer <token>. {_advice_without_token()}"
+    raise exceptions.Unauthorized(detail, www_authenticate=[errors.CHALLENGE])
+
+
+def _advice_without_token() -> str:
+    """What to do without a token. Notes for the log what the proxy did, if there is one."""
+    advice = services().tokens.source
     if header := current_app.config["TRUSTED_USER_HEADER"]:
-        detail += " Or come through this server's proxy, which signs its users in."
+        advice += " Or come through this server's proxy, which signs its users in."
         problem = f"and sent no {header}" if _is_trusted() else "but is none of TRUSTED_PROXIES"
         g.why = f"The peer, {_peer()}, sent no token, {problem}."
-    raise exceptions.Unauthorized(detail, www_authenticate=[errors.CHALLENGE])
+    return advice
 
 
 # By a trusted proxy

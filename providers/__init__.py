@@ -4,6 +4,7 @@
                                             │ base sends the request, with retries
     answer ◄─ text, usage, the end ─────────┤   think_tags: thoughts within the text
     faults ◄─ a status, a body, an end ─────┘   learned: what refusals teach, for one user or all
+    nearby ─ a model server on this machine that is not set up
 
 `faults.toml` maps their errors to ours. The rest of Parley reaches providers through `llm.py`.
 """

@@ -35,6 +35,7 @@ BYTES_A_TOKEN = 256  # at most: no known token has more than 64 characters of fo
 ANSWER_FLOOR = 16  # tokens; an answer with less room is not worth asking for
 MODELS_MAX = 10_000  # models
 # Ollama's list is null until a model is there (ollama/openai/openai.go, ToListCompletion).
+NO_LIST = (404, 405, 501)  # statuses of a provider that has no list of models
 OLLAMA_LACKS = "Ollama has no model yet: `ollama pull llama3.2`"
 OLLAMA_TIMEOUT = 1  # seconds that Ollama's own list of models may take
 REDUCED_ANSWER = 4096  # tokens to ask for if an answer was refused as too long, and no number named
@@ -132,7 +133,9 @@ class HTTPProvider:
         try:
             with self.wire.request(call, "GET", self.list_path, self.headers()) as response:
                 if response.status != 200:
-                    raise self.faults.of_response(response)
+                    error = self.faults.of_response(response)
+                    error.lists_nothing = response.status in NO_LIST
+                    raise error
                 body = json.loads(wire.join(response.chunks()))
                 data = body["data"]
                 listed = [each for each in list(data or ())[:MODELS_MAX] if isinstance(each, dict)]

@@ -55,6 +55,7 @@ class ModelError(Exception):
     is_spent: bool = False
     # This may be about the images of the request, if it has any: without them, it may be answered.
     suspects_images: bool = False
+    lists_nothing: bool = False  # the provider has no list of models at all
     sees_nothing: bool = False  # the provider says that the model sees no images
 
     def told(
@@ -77,7 +78,7 @@ class Faults:
     def __init__(self, name: str, key: str | None, url: str, setting: str = "") -> None:
         """`setting` is the name of the setting with the key."""
         self.name, self.url = name, url
-        self._about_key = f"Is {setting} right?" if key else f"Set {setting}."
+        self._about_key = f"Is `{setting}` right?" if key else f"Set `{setting}`."
         userinfo = url.partition("//")[2].partition("/")[0].rpartition("@")[0]
         user, _, password = urllib.parse.unquote(userinfo).partition(":")
         self.mask = Mask(key, password or user, password and f"{user}:{password}")
@@ -116,7 +117,7 @@ class Faults:
         if reason == "refused":
             return f"Nothing listens at {shown}. Start it there{_command_for(self.url)}."
         if reason == "proxy":
-            return "That is the proxy of HTTP_PROXY, HTTPS_PROXY or ALL_PROXY. Does it run?"
+            return "That is the proxy of `HTTP_PROXY`, `HTTPS_PROXY` or `ALL_PROXY`. Does it run?"
         if reason == "unknown_host":
             return f"The host {host} is not known. Is its name right?"
         if reason == "no_tls":
@@ -166,7 +167,7 @@ class Faults:
             return overflow
         if status in (400, 404, 422) and not is_of_images:
             if said.says("unknown_model"):
-                text = f"has no such model: {message}. GET /models lists those there are."
+                text = f"has no such model: {message}. Choose one that `GET /models` lists."
                 return self.error(400, text, pointer="/model")
             if said.says("key"):
                 status = 401

@@ -13,16 +13,10 @@ from api.services import services_of
 from llm import Catalog
 from logs import log
 from maintenance import retention
-from providers.base import OLLAMA_LACKS
+from providers import nearby
 from providers.protocols import Provider
 from settings import home
 from start import warnings
-from well_known import SERVICES, name_at, name_of
-from wire import Call, Fault, HTTPClient, join
-
-# Model servers on this machine that a start looks for.
-NEARBY = [each.url for each in SERVICES if each.name in ("ollama", "llamacpp")]
-NEARBY_TIMEOUT = 0.2  # seconds for each, since the start waits
 
 
 def summarize(app: Flask) -> dict[str, str]:
@@ -44,27 +38,12 @@ def summarize(app: Flask) -> dict[str, str]:
 
 def find_nearby() -> str:
     """A clause about a model server of this machine, if one answers."""
-    for url in NEARBY:
-        try:
-            headers, text = ask(f"{url}/models", seconds=NEARBY_TIMEOUT)
-        except Fault:
-            continue
-        if '"data"' in text:
-            name = name_of(headers.get("Server")) or name_at(url)
-            advice = f"put OPENAI_BASE_URL={url} into {os.path.join(home() or '', '.env')}"
-            if re.search(r'"data":\s*null', text):
-                advice = f"{OLLAMA_LACKS}; then {advice}"
-            return f"; {name} answers on this machine: {advice}"
-    return ""
-
-
-def ask(
-    url: str, headers: Mapping[str, str] | None = None, seconds: float = 5
-) -> tuple[Mapping[str, str], str]:
-    """Headers and text of the answer to a GET, whatever its status. Raises `wire.Fault`."""
-    sent = {"Connection": "close"} | dict(headers or {})
-    with HTTPClient(url).request(Call(seconds), "GET", "", sent) as response:
-        return response.headers, join(response.chunks()).decode("utf-8", "replace")
+    if not (found := nearby.find()):
+        return ""
+    advice = f"put OPENAI_BASE_URL={found.url} into {os.path.join(home() or '', '.env')}"
+    if found.lacks:
+        advice = f"{found.lacks}; then {advice}"
+    return f"; {found.name} answers on this machine: {advice}"
 
 
 def describe(settings: Mapping[str, Any], folder: str, catalog: Catalog) -> dict[str, str]:

@@ -13,6 +13,13 @@ export function element(tag, properties, ...children) {
   return Object.assign(node, properties);
 }
 
+/** A sentence as nodes: what stands between backticks becomes a `<code>`, the rest stays text. */
+export const sentence = (text = "") =>
+  text
+    .split(/`([^`]+)`/)
+    .map((part, index) => (index % 2 ? element("code", {}, part) : part))
+    .filter(Boolean);
+
 export const button = (name, properties = {}) =>
   element("button", { type: "button", className: "quiet", ...properties }, name);
 

@@ -47,6 +47,7 @@
 
 const SILENCE = 40_000; // ms; the server sends an event or a comment every 15 s
 const UPLOAD = 4; // characters, or bytes, per ms on a slow line, for the timeout of a large request
+const CLOSING = 1000; // ms that a server may take to close a stream after its last event
 const TRIES = 20; // in a row without an event
 const MAX_WAIT = 60; // s; a longer Retry-After is cut to this
 const AWAY = "The server cannot be reached.";
@@ -80,6 +81,16 @@ export async function refusalOf(response) {
   const details = sentences.filter(Boolean).join(" ");
   const message = details || `The server answered with the status ${response.status}.`;
   return new ParleyError(message, response.status, errors, response.headers);
+}
+
+/**
+ * Reads the end of a 204: a browser reports a request as failed if nobody reads its answer.
+ *
+ * @param {Response} response
+ */
+export async function readEmpty(response) {
+  if (response.status === 204 && !response.bodyUsed) await response.text();
+  return response;
 }
 
 /** A new idempotency key: however often a request is sent with it, the server makes one reply. */
@@ -143,12 +154,33 @@ export async function* eventsOf(response, signal) {
       if (done || signal?.aborted) return;
       const frames = (rest + value).split("\n\n");
       rest = frames.pop() ?? "";
-      yield* frames.map(eventOf).filter(({ data }) => data); // a comment has none
+      const events = frames.map(eventOf).filter(({ data }) => data); // a comment has none
+      if (events.some(isLast)) await readToClose(reader, hangUp);
+      yield* events;
     }
   } finally {
     signal?.removeEventListener("abort", hangUp);
     hangUp();
   }
+}
+
+/** Whether no event follows this one. @param {{ event: string }} event */
+const isLast = ({ event }) => event === "done" || event === "error";
+
+/**
+ * Reads until the server closes the stream: a browser would report a request that we cancel before
+ * that as failed.
+ *
+ * @type {(reader: ReadableStreamDefaultReader<string>, hangUp: () => void) => Promise<void>}
+ */
+async function readToClose(reader, hangUp) {
+  const timer = setTimeout(hangUp, CLOSING);
+  try {
+    while (!(await reader.read()).done);
+  } catch {
+    // The connection broke, but nothing is missing.
+  }
+  clearTimeout(timer);
 }
 
 /** @param {string} frame */
@@ -183,7 +215,7 @@ async function send(method, url, options = {}) {
     const all = { Accept: "application/json", ...type, ...access, ...headers };
     const sent = { method, headers: all, body: content, signal };
     const { url: whole } = new Request(url, sent); // throws if the options are invalid
-    return fetch(whole, sent).catch(noAnswer);
+    return fetch(whole, sent).then(readEmpty).catch(noAnswer);
   };
   if (typeof token !== "function") return ask(token);
   const bearer = await token();
@@ -328,7 +360,7 @@ export class Following {
       if (turn !== this.turn) throw new ParleyError(FOLLOWED, 409);
       this.lastId = event.id;
       this.tries = 0;
-      this.isOver = event.event === "done" || event.event === "error";
+      this.isOver = isLast(event);
       yield event;
       if (this.isOver) return;
     }

@@ -22,10 +22,11 @@ from oidc import IdentityProvider
 from providers.answer import Exchange
 from providers.base import HTTPProvider
 from providers.faults import ModelError
+from providers.nearby import ask
 from providers.protocols import Provider
 from settings import SettingError, read_environment, read_settings, unknown_settings, whose
 from start import warnings
-from start.summary import ask, describe_proxies, hide_secrets
+from start.summary import describe_proxies, hide_secrets
 from wire import NOT_UNDERSTOOD, Call, Fault
 
 ANSWER_TIMEOUT = 30  # seconds for a model to answer

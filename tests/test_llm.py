@@ -82,7 +82,7 @@ def test_the_first_model_that_openai_lists_is_the_default(provider, tmp_path):
                 f"The provider 127.0.0.1:{provider.port} "
             )
         provider.models = []
-        empty = f"The provider 127.0.0.1:{provider.port} lists no model. Name one, or set DEFAULT_MODEL."
+        empty = f"The provider 127.0.0.1:{provider.port} lists no model. Name one, or set `DEFAULT_MODEL`."
         wait_until(lambda: empty in alice.post("/sessions", {"content": "Hello"}).text, 10)
         assert models_of(alice) == []
         provider.models = ["claude-x", "m-7", "m-8"]

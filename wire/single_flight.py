@@ -40,6 +40,11 @@ class SingleFlight:
         self._expires_at = 0.0  # when the value expires
         self._lock = threading.Lock()
 
+    @property
+    def failure(self) -> Exception | None:
+        """Why the last fetch failed, also if an older value is still used."""
+        return self._failure
+
     def remember(self, value: Any, age: float) -> None:
         """Use a value that another process fetched `age` seconds ago, until there is a newer one.
         Call this before any other method."""

@@ -1,7 +1,7 @@
 // The page's requests to the API: they carry the user's token, and are retried if the connection is
 // lost.
 
-import { newKey, ParleyError, pause, refusalOf } from "../parley.js";
+import { newKey, ParleyError, pause, readEmpty, refusalOf } from "../parley.js";
 
 /**
  * Stores a text for this tab, or removes it if empty. A text too long for the browser is dropped.
@@ -84,6 +84,13 @@ export async function api(method, path, options = {}) {
     await pause(tries, signal, retryAfter);
   }
 }
+
+/**
+ * Who the user is without a token: the one whom a proxy names. Otherwise `subject` is null, and
+ * `sign_in` says how to sign in. Without the parameter, the answer would be a 401, which browsers
+ * report as an error.
+ */
+export const askWithoutToken = (options) => api("GET", "me?anonymous=1", { as: "", ...options });
 
 /**
  * Aborting a POST, PATCH or DELETE would not undo it, so we wait for its answer. But an upload may
@@ -189,6 +196,7 @@ const isFromParley = (response) => response.headers.has("X-Request-ID");
 
 /** Reads a JSON answer, and adds its response's `headers`. Returns any other response as it is. */
 async function readJSON(response) {
+  await readEmpty(response);
   const isJson = response.headers.get("Content-Type")?.startsWith("application/json");
   return isJson ? Object.assign(await response.json(), { headers: response.headers }) : response;
 }

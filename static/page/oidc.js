@@ -4,7 +4,7 @@
 
 import { $ } from "../dom.js";
 import { pause } from "../parley.js";
-import { api, errorOf, reportLost, store, useToken } from "./api.js";
+import { askWithoutToken, errorOf, reportLost, store, useToken } from "./api.js";
 import { attempt } from "./screen.js";
 import { askForToken, showRefusal, signIn } from "./sign-in.js";
 import { claimsOf, currentGrant, currentToken, replaceToken, subjectOf } from "./tokens.js";
@@ -27,8 +27,8 @@ const MAX_TIMEOUT = 2 ** 31 - 1; // ms; setTimeout takes a 32-bit integer
  * user, the server's answer does not describe it, and we return what the grant has.
  */
 async function askProvider() {
-  const user = await api("GET", "me", { as: "", unless: 401 });
-  return user.meta?.sign_in?.oidc ?? currentGrant()?.oidc ?? null;
+  const user = await askWithoutToken({ unless: 401 });
+  return user.sign_in?.oidc ?? currentGrant()?.oidc ?? null;
 }
 
 const hostOf = ({ issuer }) => new URL(issuer).host;

@@ -1,7 +1,7 @@
 // The state that all modules of the page share: the session on the screen, and what it shows around
 // it.
 
-import { $ } from "../dom.js";
+import { $, sentence } from "../dom.js";
 import { options, showFaults, systemPrompt } from "./options.js";
 
 export const state = {
@@ -81,14 +81,14 @@ export const subscribe = (name, listener) => events.addEventListener(name, () =>
 export const sayAt =
   (id) =>
   (message, className = "") =>
-    Object.assign($(id), { textContent: message, className });
+    Object.assign($(id), { className }).replaceChildren(...sentence(message));
 
 export const say = sayAt("notice");
 
 /** Shows a notice; if an error is shown, adds the notice to it. */
 export function sayAfter(message, className) {
   if ($("notice").matches(":empty, .faint")) say(message, className);
-  else say(`${$("notice").textContent} ${message}`);
+  else $("notice").append(" ", ...sentence(message));
 }
 
 /** Shows a message if there is one; an empty one does not clear the notice. */
@@ -122,9 +122,10 @@ export function updateFrame() {
   $("older").hidden = !current?.meta?.has_more;
   showTitle(current);
   const model = models.find(({ id }) => id === modelId());
+  const isEcho = model?.provider === "echo";
   $("welcome").hidden = Boolean(current);
-  $("set-up").hidden = model?.provider !== "echo";
-  $("ideas").hidden = !model || !$("set-up").hidden;
+  $("set-up").hidden = !isEcho || !$("hint").hidden; // the hint says more
+  $("ideas").hidden = !model || isEcho;
   const isSet = [systemPrompt(), ...Object.values(options())].some((value) => value !== null);
   $("settings-button").classList.toggle("set", isSet);
   $("settings-button").disabled = isLoading();

@@ -41,11 +41,14 @@ export function chooseModel() {
 
 export async function listModels() {
   const { data, meta } = await api("GET", "models");
+  const isSame = isListed && JSON.stringify(data) === JSON.stringify(state.models);
   state.models = data;
   state.maxFile = meta.max_file;
   isListed = true;
-  const groups = [group("Default", true), group("Other models", false)];
-  $("model").replaceChildren(...groups.filter(({ children }) => children.length));
+  if (!isSame) {
+    const groups = [group("Default", true), group("Other models", false)];
+    $("model").replaceChildren(...groups.filter(({ children }) => children.length));
+  }
   chooseModel();
   write($("hint"), meta.hint ?? "");
   $("hint").hidden = !meta.hint;
@@ -53,7 +56,8 @@ export async function listModels() {
   publish("models");
 }
 
-// As long as there are no models, ask again: somebody may be pulling one, for example with Ollama.
+// As long as there are no models, or there is a hint, ask again: somebody may be pulling a model, for
+// example with Ollama, or starting a provider again.
 
 const LOOK_AGAIN = 5000; // ms
 
@@ -61,8 +65,8 @@ let isLooking = false;
 
 const lookForModels = attempt(
   async () => {
-    const isWanted = isListed && !state.models.length && !$("app").hidden && !document.hidden;
-    if (!isWanted || isLooking) return;
+    const isLacking = isListed && (!state.models.length || !$("hint").hidden);
+    if (!isLacking || isLooking || $("app").hidden || document.hidden) return;
     isLooking = true;
     await listModels().finally(() => (isLooking = false));
   },

@@ -4,7 +4,7 @@
 import { $, button } from "../dom.js";
 import { write } from "../markdown/markdown.js";
 import { pause } from "../parley.js";
-import { api, on, reportLost, store, useProxyUser, useToken } from "./api.js";
+import { api, askWithoutToken, on, reportLost, store, useProxyUser, useToken } from "./api.js";
 import { forgetChoices, useChoicesOf } from "./choices.js";
 import { listChats } from "./list.js";
 import { removeAllPictures } from "./picture-store.js";
@@ -178,7 +178,8 @@ let checking = new AbortController(); // aborts at the next check
 const checkProxyUser = attempt(async () => {
   checking.abort();
   checking = new AbortController();
-  const { subject } = await api("GET", "me", { signal: checking.signal, unless: 401 });
+  const { signal } = checking;
+  const { subject } = await askWithoutToken({ signal, unless: 401, as: undefined });
   if (!subject) showEndOfSignIn();
   else if (!$("ended").hidden) signInAgain();
 }, sayIfAny);
@@ -203,9 +204,8 @@ export async function askForToken(reason = "", className = "", user) {
   showRefusal(reason, className);
   $("token").focus();
   $("source").replaceChildren();
-  const answer = user ?? (await api("GET", "me", { as: "" }).catch(orRefusal));
-  const { subject, name, message, meta } = answer;
-  const oidc = meta?.sign_in?.oidc;
+  const answer = user ?? (await askWithoutToken().catch(orRefusal));
+  const { subject, name, message, advice = message, sign_in: { oidc } = {} } = answer;
   if (oidc) {
     (await loadOidc()).offerSignIn(oidc, reason);
   } else if (subject) {
@@ -213,8 +213,8 @@ export async function askForToken(reason = "", className = "", user) {
       button(`Continue as ${name}`, { className: "", onclick: forgetToken }),
     );
   }
-  // The rest of the server's message says where to get a token.
-  else if (message !== reason) write($("source"), message.split("<token>. ").at(-1));
+  // Where to get a token; or else why the server does not say it.
+  else if (advice !== reason) write($("source"), advice);
 }
 
 /** Removes the token, but no drafts. After the reload, the proxy names the user. */
@@ -281,7 +281,7 @@ on.changed = () => {
  */
 async function askProxy() {
   for (let tries = 1; ; tries++) {
-    const user = await api("GET", "me", { as: "" }).catch(orRefusal);
+    const user = await askWithoutToken().catch(orRefusal);
     const hasFailed = user.status >= 500 || user.status === 429;
     if (!hasFailed || tries > 3) return user;
     reportLost();
@@ -320,9 +320,9 @@ async function enterAs(user, problem) {
 
 /** Shows the sign-in page, or a proxy's end of sign-in. */
 async function showSignIn(user, problem) {
-  const isPortal = user.status === 401 && !user.meta.sign_in; // a proxy's answer, not Parley's
+  const isPortal = user.status === 401; // a proxy's answer, not Parley's
   if (isPortal) showEndOfSignIn();
-  else await askForToken(problem || (user.status === 401 ? "" : user.message), "", user);
+  else await askForToken(problem || user.message, "", user);
 }
 
 /** Signs in with the token of a link, or with an identity provider's authorization response. */

@@ -1,6 +1,6 @@
 // Turns as articles: the text, its author, and the buttons.
 
-import { $, button, element, icon, iconButton } from "../dom.js";
+import { $, button, element, icon, iconButton, sentence } from "../dom.js";
 import { Markdown, write } from "../markdown/markdown.js";
 import { fetchSession } from "./api.js";
 import { textNodes } from "./long-text.js";
@@ -196,7 +196,10 @@ function tokensOf({ usage: { input_tokens: read, output_tokens: written } }) {
 function notes({ status, error, stop_reason, continued }) {
   const said = continued ? [note("Resumed after an interruption.")] : [];
   if (status === "failed") {
-    const problem = note([icon("alert"), element("span", {}, failureOf(error))], "note alarm");
+    const problem = note(
+      [icon("alert"), element("span", {}, sentence(failureOf(error)))],
+      "note alarm",
+    );
     return [...said, problem];
   }
   if (status === "interrupted") return [...said, note("Stopped before it was complete.")];

@@ -248,6 +248,7 @@ def test_the_sign_in_options_of_a_401_are_as_described(issuer, tmp_path):
         stranger = server.client()
         watch = Watch(stranger.get("/openapi.json").json())
         watch.see("GET /me", stranger.get("/me", Authorization=None))
+        watch.see("GET /me", stranger.get("/me?anonymous=1", Authorization=None))
         watch.see("GET /me", stranger.get("/me", Authorization=f"Bearer {issuer.token()}"))
         issuer.close()
     with running(tmp_path, **issuer.settings) as server:

@@ -319,6 +319,26 @@ def test_a_late_body_does_not_change_the_user(trusting_with):
     assert proxy.ask("Remote_User: bob", **late).status_code == 401
 
 
+# Nobody
+
+
+def test_a_page_asks_for_the_user_without_a_401(trusting, proxy, user):
+    """Only if there is no user: a token and a proxy's name decide as ever."""
+    plain = proxy.ask(path="/me").json()["errors"][0]
+    answer = proxy.ask(f"X-Request-ID: {user}", path="/me?anonymous=1")
+    assert answer.status_code == 200 and answer.headers["Cache-Control"] == "no-store"
+    nobody = answer.json()
+    assert plain["detail"] == f"Send a token: Authorization: Bearer <token>. {nobody.pop('advice')}"
+    assert nobody == {"subject": None, "name": None, "by": None, "sign_in": {"oidc": None}}
+    assert f"sent no {HEADER}" in line_of(trusting.server, user)
+
+    assert proxy.ask(name("alice"), path="/me?anonymous=1").json()["by"] == "proxy"
+    for authorization in ("Bearer none", "Bearer"):
+        refused = proxy.ask(f"Authorization: {authorization}", path="/me?anonymous=1")
+        assert refused.status_code == 401
+    assert proxy.ask(path="/sessions?anonymous=1").status_code == 401
+
+
 # Tokens
 
 

@@ -45,7 +45,7 @@ REPLIES = [  # what the provider does, what the client is told, what the log say
         status(401, {"error": {"message": "Bad key"}}),
         502,
         "refused this server's own key. Tell .+",
-        " Is OPENAI_API_KEY right[?] Bad key",
+        " Is `OPENAI_API_KEY` right[?] Bad key",
     ),
     (
         "no path",
@@ -196,11 +196,11 @@ def test_a_failed_list_of_models_is_logged_once_and_is_not_called_empty(asker):
     told = [
         line for line in asker.server.output().splitlines() if "The models of 127.0.0.1:" in line
     ]
-    assert len(told) == 1 and told[0].endswith(f" {detail} Is OPENAI_API_KEY right? Bad key")
+    assert len(told) == 1 and told[0].endswith(f" {detail} Is `OPENAI_API_KEY` right? Bad key")
     asker.provider.models = []
     wait_until(
         lambda: (
-            "lists no model. Name one, or set DEFAULT_MODEL"
+            "lists no model. Name one, or set `DEFAULT_MODEL`"
             in asker.ask(body={"content": "Hello"}, **bearer())[1]
         ),
         10,

@@ -1,6 +1,6 @@
 """A user's own model servers: their names, a new one without a model, and who sees why one fails.
 
-Modules: `well_known.py`.
+Modules: `well_known.py`, `providers/nearby.py`, `api/hints.py`.
 """
 
 import json
@@ -9,7 +9,8 @@ import pytest
 
 import auth
 from client import wait_until
-from provider import KEEP, head, raw, status
+from provider import KEEP, Provider, head, raw, status
+from servers import free_port
 from well_known import name_at, name_of
 
 NAMES = {  # a base URL, and the name that it suggests
@@ -92,6 +93,37 @@ def test_a_new_ollama_gets_a_hint_and_its_model_appears_once_pulled(
     assert client.create()["model"]["id"] == "llama3.2"
 
 
+def test_the_hint_names_the_providers_that_could_not_be_asked(start, settings, provider):
+    """Although others have models, and the reason is for the operator alone."""
+    port = free_port()
+    refusing = Provider()
+    refusing.models = status(401, {"error": {"message": "Bad key"}})
+    settings |= {"PROVIDERS": f"away=http://127.0.0.1:{port}/v1,work={refusing.url}/v1"}
+    server = start(**settings, WORK_API_KEY="of-work", WEB_CONCURRENCY=1)
+    away = f"The provider away could not be reached. Nothing listens at 127.0.0.1:{port}. Start it there."
+    refused = "The provider work refused this server's own key."
+    listed = server.client().get("/models").json()
+    assert {model["id"] for model in listed["data"]} == {"m-1", "m-2"}
+    told = f"{away}\n\n{refused} Tell the person who runs this server."
+    assert listed["meta"]["hint"] == told
+    operator = server.client(auth.LOCAL_USER)
+    reason = f"{away} 127.0.0.1:{port}: [Errno 111] Connection refused\n\n{refused} Is `WORK_API_KEY` right? Bad key"
+    assert operator.get("/models").json()["meta"]["hint"] == reason
+    forwarded = operator.get("/models", X_Forwarded_For="10.0.0.7")
+    assert forwarded.json()["meta"]["hint"] == told
+    refusing.close()
+
+
+@pytest.mark.parametrize("default, is_named", [("m-1", False), (None, True)])
+def test_a_provider_without_a_list_is_no_trouble_if_a_default_is_set(
+    start, settings, provider, default, is_named
+):
+    provider.models = status(404, {"error": {"message": "Not found"}})
+    settings["DEFAULT_MODEL"] = default
+    listed = start(**settings, WEB_CONCURRENCY=1).client().get("/models").json()
+    assert listed["data"] == [] and ("hint" in listed["meta"]) == is_named
+
+
 MEMORY = "model requires more system memory (8.4 GiB) than is available (5.2 GiB)"
 
 
@@ -105,7 +137,7 @@ def test_only_the_local_user_sees_why_a_provider_fails(start, settings, provider
 
     failed = owner.post("/sessions", said)
     [error] = failed.json()["errors"]
-    assert error["meta"]["reason"].startswith("Is OPENAI_API_KEY right? Worker 3 knows no ")
+    assert error["meta"]["reason"].startswith("Is `OPENAI_API_KEY` right? Worker 3 knows no ")
     assert "Worker" not in error["detail"] and "Tell the person" not in error["detail"]
     assert "hush" not in failed.text
     path = failed.headers["Location"]

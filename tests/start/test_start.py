@@ -1,6 +1,6 @@
 """What a start says about the settings, and the address that it prints.
 
-Modules: `start/banner.py`, `start/summary.py`, `start/warnings.py`, `well_known.py`.
+Modules: `start/banner.py`, `start/summary.py`, `start/warnings.py`, `well_known.py`, `providers/nearby.py`.
 """
 
 import os
@@ -320,7 +320,17 @@ silent = __import__("socket").create_server(("127.0.0.1", 11434))
 if sys.argv[1] == "8080":
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 8080), Models)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-command = [sys.executable, "-c", "import app, start.summary; print(start.summary.summarize(app.create_app())['model'])"]
+code = '''
+import app, flask, start.summary
+from api import hints
+made = app.create_app()
+print(start.summary.summarize(made)["model"])
+for is_operator in (True, False):
+    with made.app_context():
+        flask.g.is_operator = is_operator
+        print("hint:", *hints.about_models(True).split())
+'''
+command = [sys.executable, "-c", code]
 print(subprocess.run(command, capture_output=True, text=True, timeout=60).stdout)
 """
 
@@ -336,7 +346,12 @@ def test_a_model_server_on_this_machine_is_named_and_not_used(folder):
         {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
     )
     named = "echo; 127.0.0.1:8080 answers on this machine: put OPENAI_BASE_URL=http://127.0.0.1:8080/v1 into .env"
-    for port, found in (("8080", named), ("0", "echo")):
+    hint = (
+        "hint: No model is set up yet: `echo` repeats your own words. 127.0.0.1:8080 answers on this machine: "
+        "put `OPENAI_BASE_URL=http://127.0.0.1:8080/v1` into `.env`, and start Parley again."
+    )
+    both = f"{named}\n{hint}\nhint:"  # the second is for other users, who cannot change it
+    for port, found in (("8080", both), ("0", "echo\nhint:\nhint:")):
         ended = subprocess.run(
             [*command, port],
             cwd=folder,

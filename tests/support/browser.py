@@ -206,9 +206,9 @@ def read_through_a_break(page, provider, proxy):
     assert len(provider.posts) == 1
 
 
-def start_browser(folder, **logs):
+def start_browser(folder, of_network=False, **logs):
     """A browser with this folder for its profile; `logs` are the kinds of entries that it keeps,
-    with their levels."""
+    with their levels. Those of `performance` are of its work, or of its requests."""
     if not (CHROMIUM and CHROMEDRIVER):
         pytest.skip("no chromium and chromedriver: apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()
@@ -222,7 +222,9 @@ def start_browser(folder, **logs):
     options.add_argument(f"--user-data-dir={folder}")
     options.set_capability("goog:loggingPrefs", logs)
     if "performance" in logs:
-        traced = {"enableNetwork": False, "enablePage": False, "traceCategories": "toplevel"}
+        traced = {"enableNetwork": of_network, "enablePage": False}
+        if not of_network:
+            traced["traceCategories"] = "toplevel"
         options.add_experimental_option("perfLoggingPrefs", traced)
     options.set_capability("unhandledPromptBehavior", "ignore")
     return webdriver.Chrome(options, webdriver.ChromeService(CHROMEDRIVER))

@@ -199,6 +199,8 @@ def _describe(rule, handler, links):
         described["requestBody"] = _describe_body(operation.body)
     if operation.security:
         described["security"] = [{operation.security: []}]
+    elif operation.is_anonymous:
+        described["security"] = [*BASE["security"], {}]
     elif rule.endpoint.startswith("public."):
         described["security"] = []
     return described
