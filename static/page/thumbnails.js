@@ -51,7 +51,7 @@ const near = new IntersectionObserver(
   (entries) => {
     for (const { target, isIntersecting } of entries) if (isIntersecting) show(target);
   },
-  { rootMargin: "600px" },
+  { scrollMargin: "600px" }, // rootMargin would not reach into #thread
 );
 
 /** Fetches the picture of a button, and shows it, or why that is not possible. */

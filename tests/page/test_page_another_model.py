@@ -15,7 +15,7 @@ pytestmark = [
 
 COPIED = "This continues in a copy of the chat. Back to the original"
 ASKS = "[...document.querySelectorAll('[value=ask]')].filter((e) => e.checkVisibility()).length"
-FOCUSED = "document.activeElement.ariaLabel"
+FOCUSED = "document.activeElement.ariaLabel ?? document.activeElement.textContent"
 
 
 @pytest.fixture

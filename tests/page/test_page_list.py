@@ -344,7 +344,7 @@ def test_rows_that_are_not_in_view_are_as_high_as_those_that_are(someone):
 
 
 FOCUSED = (
-    """(({ localName, title, value }) => [localName, title || value])(document.activeElement)"""
+    """(({ localName, title, value }) => [localName, value || title])(document.activeElement)"""
 )
 
 
@@ -463,8 +463,8 @@ def test_the_drawer_of_a_phone_keeps_its_position(someone):
         page.wait(lambda: page.shows("#sidebar"))
         load(page, 119)
         scroll(page, 2_000)
-        page.click("Chat 37")
-        page.wait_for_turns("Chat 37", "Chat 37")
+        page.click("Chat 40")
+        page.wait_for_turns("Chat 40", "Chat 40")
         page.wait(lambda: not page.shows("#sidebar"))
         page.find("#chats").click()
         page.wait(lambda: page.run(TOP) == 2_000)
