@@ -31,7 +31,7 @@ PATHS = """
 
 SESSION = "id owner title title_is_users folded_title model created_at updated_at"
 TURN = "id session_id kind content created_at shown model status cancelled folded"
-turn_ids = itertools.count(1)
+turn_ids = itertools.count(10**17)  # lower than real ones; others put theirs before these
 
 
 def fill(server, page, ages, first=0):
