@@ -81,12 +81,10 @@ class Page:
         self.find("#text").send_keys(text + Keys.ENTER)
 
     def wait_for_end(self, count):
-        """Wait until there are so many turns, the last with its footer."""
-        script = "document.querySelectorAll('article').length"
-        self.wait(
-            lambda: self.run(script) == count and self.text("article:last-child footer"),
-            f"{count} turns",
-        )
+        """Wait until there are so many turns, the last with its buttons."""
+        script = """[document.querySelectorAll("article").length,
+            Boolean(document.querySelector("article:last-child footer button"))]"""
+        self.wait(lambda: self.run(script) == [count, True], f"{count} turns")
 
 
 def check(page, server, provider, database):
