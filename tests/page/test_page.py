@@ -318,6 +318,7 @@ def test_a_refused_token_brings_back_its_field(browser, server, provider):
 
 def test_everything_can_be_done_with_the_keyboard(browser, server, provider):
     page = Page(browser, server)
+    page.wait(lambda: page.focused == "token")
     page.press(page.user.token, Keys.ENTER)
     page.wait_for_text("No chats yet.")
     page.press("Two")
