@@ -25,9 +25,5 @@ def _sentences(has_models: bool) -> Iterator[str]:
     # Only the operator can change the settings, and may know the path of a file.
     if g.is_operator and list(catalog.providers) == ["echo"] and (found := nearby.find()):
         yield "No model is set up yet: `echo` repeats your own words."
-        path = os.path.join(home() or "", ".env")
-        first = f"{found.lacks}; then put" if found.lacks else "put"
-        yield (
-            f"{found.name} answers on this machine: {first} `OPENAI_BASE_URL={found.url}` into "
-            f"`{path}`, and start Parley again."
-        )
+        advice = found.advice(os.path.join(home() or "", ".env"), "`")
+        yield f"{advice}, and start Parley again."

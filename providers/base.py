@@ -34,8 +34,8 @@ PAUSE_MAX = 20  # seconds
 BYTES_A_TOKEN = 256  # at most: no known token has more than 64 characters of four bytes
 ANSWER_FLOOR = 16  # tokens; an answer with less room is not worth asking for
 MODELS_MAX = 10_000  # models
-# Ollama's list is null until a model is there (ollama/openai/openai.go, ToListCompletion).
 NO_LIST = (404, 405, 501)  # statuses of a provider that has no list of models
+# Ollama's list is null until a model is there (ollama/openai/openai.go, ToListCompletion).
 OLLAMA_LACKS = "Ollama has no model yet: `ollama pull llama3.2`"
 OLLAMA_TIMEOUT = 1  # seconds that Ollama's own list of models may take
 REDUCED_ANSWER = 4096  # tokens to ask for if an answer was refused as too long, and no number named

@@ -18,6 +18,13 @@ class Found(NamedTuple):
     url: str  # its base URL
     lacks: str  # what to do first, if it has no model yet
 
+    def advice(self, path: str, quote: str = "") -> str:
+        """A clause that says what to write into the settings file at this path. `quote` is put
+        around code."""
+        put = f"put {quote}OPENAI_BASE_URL={self.url}{quote} into {quote}{path}{quote}"
+        first = f"{self.lacks}; then " if self.lacks else ""
+        return f"{self.name} answers on this machine: {first}{put}"
+
 
 def find() -> Found | None:
     """The first that answers with a list of models."""

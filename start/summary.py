@@ -38,12 +38,8 @@ def summarize(app: Flask) -> dict[str, str]:
 
 def find_nearby() -> str:
     """A clause about a model server of this machine, if one answers."""
-    if not (found := nearby.find()):
-        return ""
-    advice = f"put OPENAI_BASE_URL={found.url} into {os.path.join(home() or '', '.env')}"
-    if found.lacks:
-        advice = f"{found.lacks}; then {advice}"
-    return f"; {found.name} answers on this machine: {advice}"
+    found = nearby.find()
+    return f"; {found.advice(os.path.join(home() or '', '.env'))}" if found else ""
 
 
 def describe(settings: Mapping[str, Any], folder: str, catalog: Catalog) -> dict[str, str]:

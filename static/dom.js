@@ -13,7 +13,7 @@ export function element(tag, properties, ...children) {
   return Object.assign(node, properties);
 }
 
-/** A sentence as nodes: what stands between backticks becomes a `<code>`, the rest stays text. */
+/** A sentence as nodes: text between backticks becomes a `<code>`. */
 export const sentence = (text = "") =>
   text
     .split(/`([^`]+)`/)

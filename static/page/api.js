@@ -86,11 +86,11 @@ export async function api(method, path, options = {}) {
 }
 
 /**
- * Who the user is without a token: the one whom a proxy names. Otherwise `subject` is null, and
+ * Asks who the user is. If there is no token, and no proxy names a user, `subject` is null, and
  * `sign_in` says how to sign in. Without the parameter, the answer would be a 401, which browsers
  * report as an error.
  */
-export const askWithoutToken = (options) => api("GET", "me?anonymous=1", { as: "", ...options });
+export const askUser = (options) => api("GET", "me?anonymous=1", options);
 
 /**
  * Aborting a POST, PATCH or DELETE would not undo it, so we wait for its answer. But an upload may

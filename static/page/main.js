@@ -58,7 +58,7 @@ $("usage").onbeforetoggle = ({ newState }) => {
 
 // The account panel: theme, export and import.
 
-const page = { say: sayAfter, announce, listChats: listAgain };
+const page = { say: sayAfter, announce, listAgain };
 
 const loadTransfer = () => import("./transfer.js");
 

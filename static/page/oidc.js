@@ -4,7 +4,7 @@
 
 import { $ } from "../dom.js";
 import { pause } from "../parley.js";
-import { askWithoutToken, errorOf, reportLost, store, useToken } from "./api.js";
+import { askUser, errorOf, reportLost, store, useToken } from "./api.js";
 import { attempt } from "./screen.js";
 import { askForToken, showRefusal, signIn } from "./sign-in.js";
 import { claimsOf, currentGrant, currentToken, replaceToken, subjectOf } from "./tokens.js";
@@ -27,7 +27,7 @@ const MAX_TIMEOUT = 2 ** 31 - 1; // ms; setTimeout takes a 32-bit integer
  * user, the server's answer does not describe it, and we return what the grant has.
  */
 async function askProvider() {
-  const user = await askWithoutToken({ unless: 401 });
+  const user = await askUser({ as: "", unless: 401 });
   return user.sign_in?.oidc ?? currentGrant()?.oidc ?? null;
 }
 

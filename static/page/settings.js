@@ -45,6 +45,7 @@ export async function listModels() {
   state.models = data;
   state.maxFile = meta.max_file;
   isListed = true;
+  // Replacing the options would close the list if it is open.
   if (!isSame) {
     const groups = [group("Default", true), group("Other models", false)];
     $("model").replaceChildren(...groups.filter(({ children }) => children.length));

@@ -4,7 +4,7 @@
 import { $, button } from "../dom.js";
 import { write } from "../markdown/markdown.js";
 import { pause } from "../parley.js";
-import { api, askWithoutToken, on, reportLost, store, useProxyUser, useToken } from "./api.js";
+import { api, askUser, on, reportLost, store, useProxyUser, useToken } from "./api.js";
 import { forgetChoices, useChoicesOf } from "./choices.js";
 import { listChats } from "./list.js";
 import { removeAllPictures } from "./picture-store.js";
@@ -178,8 +178,7 @@ let checking = new AbortController(); // aborts at the next check
 const checkProxyUser = attempt(async () => {
   checking.abort();
   checking = new AbortController();
-  const { signal } = checking;
-  const { subject } = await askWithoutToken({ signal, unless: 401, as: undefined });
+  const { subject } = await askUser({ signal: checking.signal, unless: 401 });
   if (!subject) showEndOfSignIn();
   else if (!$("ended").hidden) signInAgain();
 }, sayIfAny);
@@ -204,7 +203,7 @@ export async function askForToken(reason = "", className = "", user) {
   showRefusal(reason, className);
   $("token").focus();
   $("source").replaceChildren();
-  const answer = user ?? (await askWithoutToken().catch(orRefusal));
+  const answer = user ?? (await askUser({ as: "" }).catch(orRefusal));
   const { subject, name, message, advice = message, sign_in: { oidc } = {} } = answer;
   if (oidc) {
     (await loadOidc()).offerSignIn(oidc, reason);
@@ -281,7 +280,7 @@ on.changed = () => {
  */
 async function askProxy() {
   for (let tries = 1; ; tries++) {
-    const user = await askWithoutToken().catch(orRefusal);
+    const user = await askUser({ as: "" }).catch(orRefusal);
     const hasFailed = user.status >= 500 || user.status === 429;
     if (!hasFailed || tries > 3) return user;
     reportLost();

@@ -25,7 +25,7 @@ let running = null; // aborts the transfer in progress
 
 /**
  * Both show their progress in the account panel. `page` has functions of modules that this one
- * cannot import: `say`, `announce` and `listChats`.
+ * cannot import: `say`, `announce` and `listAgain`.
  */
 export const downloadAll = (button, page) => run(new Download(), button, page);
 export const importFile = (file, button, page) => run(new Import(file), button, page);
@@ -46,7 +46,7 @@ async function run(work, button, page) {
   setBusy(false, button);
   if ($("account").matches(":popover-open")) page.announce(end);
   else page.say(end, problem ? "" : "faint");
-  await page.listChats().catch(() => {}); // an error here would hide the result
+  await page.listAgain().catch(() => {}); // an error here would hide the result
 }
 
 function setBusy(isBusy, button) {

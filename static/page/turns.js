@@ -267,12 +267,12 @@ export async function idOf(article, signal) {
 /** Copies a text. The button says so for two seconds. */
 async function copy(text, pressed) {
   if (!(await writeClipboard(text))) copyByEvent(text);
-  rename(pressed, "Copied", "check");
-  setTimeout(() => rename(pressed, "Copy", "copy"), 2000);
+  relabel(pressed, "Copied", "check");
+  setTimeout(() => relabel(pressed, "Copy", "copy"), 2000);
 }
 
 /** Gives a button another name, and another icon if it has one. */
-function rename(pressed, name, shape) {
+function relabel(pressed, name, shape) {
   if (pressed.ariaLabel) {
     Object.assign(pressed, { ariaLabel: name, title: name });
     pressed.replaceChildren(icon(shape));
