@@ -57,6 +57,7 @@ def serve(start, new_database, keeping):
         server.settings = settings
         assert answered(server.client(), "Who are you?")["status"] == "complete"
         keeping.requests.clear()
+        keeping.deleted.clear()  # of a first answer whose connection broke
         return server
 
     return serve

@@ -32,11 +32,11 @@ def stopped(pids, path=None):
     """Pause these processes, like those of a paused container; none of them is writing to this
     SQLite file."""
     try:
-        send_all(pids, signal.SIGSTOP)
+        stop(pids)
         while path and may_write(path) & set(pids):
             send_all(pids, signal.SIGCONT)
             time.sleep(0.01)
-            send_all(pids, signal.SIGSTOP)
+            stop(pids)
         yield
     finally:
         send_all(pids, signal.SIGCONT)

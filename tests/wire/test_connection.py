@@ -1,8 +1,5 @@
 """Connections to providers are kept alive and used again."""
 
-import contextlib
-import os
-import signal
 import time
 
 import pytest
@@ -25,6 +22,7 @@ from provider import (
 )
 from servers import running
 from tokens import ED25519, jwk, jwks, status_of
+from trouble import stopped
 
 # Kept connections
 
@@ -149,24 +147,13 @@ def test_published_keys_are_fetched_on_a_new_connection_each_time(tmp_path):
     identity.close()
 
 
-@contextlib.contextmanager
-def stopped(pids):
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-
-
 def test_each_worker_has_its_own_connections(provider, tmp_path):
     """While the other workers are stopped, this one makes all requests."""
     settings = {"OPENAI_BASE_URL": provider.url + "/v1", "DEFAULT_MODEL": GPT, "WEB_CONCURRENCY": 2}
     with running(tmp_path, **settings) as server:
         workers = server.workers()
         for worker in [*workers, *workers]:
-            with stopped([other for other in workers if other != worker]):
+            with stopped([other for other in workers if other != worker], tmp_path / "parley.db"):
                 answered(server.client(), GPT)
                 answered(server.client(), GPT)
     one, other = connections_of(provider.posts)
