@@ -30,7 +30,7 @@ from database import SECOND, db, transaction
 from files import FileRef
 from limits import SMALL
 from tables import given, statements
-from tables.columns import described, seconds_of, time_of
+from tables.columns import described, listed, seconds_of, time_of
 from tables.files import Kept, StoredFile
 from tables.ledger import TOKENS
 from tables.search import LARGE_TEXT, normalize
@@ -164,19 +164,11 @@ class Session(db.Model):
     size = BigIntegerField(null=True)
     sized_at = BigIntegerField(null=True)
 
-    system_size = 0  # the bytes of its system prompt, if the session was read by `short_columns`
-
-    @classmethod
-    def short_columns(cls) -> list[Any]:
-        """All columns, for a select; but the system prompt, the only column that may be long, is
-        null if it is long."""
-        size = db.size_of(cls.system)
-        system = peewee.Case(None, [(size <= SMALL, cls.system)])
-        return [
-            *cls.columns_but_system(),
-            system.alias("system"),
-            fn.COALESCE(size, 0).alias("system_size"),
-        ]
+    # Of a session that `get_owned` or `lock_owned` has read: the bytes of its system prompt; and of
+    # the latter, its last turn, and whether it has a reply in progress.
+    system_size = 0
+    last_turn: int | None = None
+    is_busy = False
 
     @classmethod
     def columns_but_system(cls) -> list[peewee.Field]:
@@ -186,10 +178,25 @@ class Session(db.Model):
     def get_owned(cls, owner: str, session_id: uuid.UUID) -> Self:
         """The session; a long system prompt is left for `read_system`. Raises Missing if the
         session does not exist, or has another owner."""
-        query = cls.select(*cls.short_columns())
-        if (session := query.where(cls.owner == owner, cls.id == session_id).first()) is None:
-            raise Missing
-        return session
+        return cls._read("read_session", owner, session_id)
+
+    @classmethod
+    def lock_owned(
+        cls, owner: str, session_id: uuid.UUID | None, preview: str | None, now: int
+    ) -> Self:
+        """Lock the session for a new reply, by an update of its row, and read it, as `get_owned`
+        does. A preview of None leaves the old one."""
+        values = now, preview, owner, cls.id.db_value(session_id)
+        db.send(SQL(statements.plain("lock_session"), values))
+        return cls._read("read_locked_session", owner, session_id)
+
+    @classmethod
+    def _read(cls, statement: str, owner: str, session_id: uuid.UUID | None) -> Self:
+        columns = listed(cls.columns_but_system())
+        sql = statements.plain(statement, columns=columns, small=SMALL)
+        for session in cls.raw(sql, owner, cls.id.db_value(session_id)):
+            return session
+        raise Missing
 
     @classmethod
     def is_there(cls, session_id: uuid.UUID) -> bool:
@@ -517,7 +524,7 @@ class Turn(db.Model):
 
     @property
     def usage(self) -> dict[str, int | None]:
-        return {name: getattr(self, name) for name in TOKENS}
+        return {name: self.__data__.get(name) for name in TOKENS}
 
     def is_lost(self) -> bool:
         """Whether the process that writes it counts as dead: it no longer runs on this machine, or

@@ -15,7 +15,7 @@ from database.connection import Engine, db
 _QUERY = re.compile(r"^-- (\w+)\(([^)]*)\)\n(.+?);$", re.MULTILINE | re.DOTALL)
 
 
-TEXTS = ("text", "content", "error_message")  # columns with a {size_of_…} for statements
+TEXTS = ("text", "content", "error_message", "system")  # columns with a {size_of_…} for statements
 
 
 class Statement(NamedTuple):
@@ -88,11 +88,11 @@ def _columns(text: str) -> dict[str, str]:
 
 
 def insertion(*rows: Model) -> SQL:
-    """An INSERT of these instances, all of one model."""
-    meta = rows[0]._meta
-    values = ", ".join([f"({', '.join([db.param] * len(meta.columns))})"] * len(rows))
-    statement = f"INSERT INTO {meta.table_name} ({', '.join(meta.columns)}) VALUES {values}"
-    params = [
-        field.db_value(row.__data__.get(field.name)) for row in rows for field in meta.sorted_fields
-    ]
+    """An INSERT of these instances, all of one model, with the columns that any of them sets."""
+    meta, given = rows[0]._meta, set().union(*(row.__data__ for row in rows))
+    fields = [field for field in meta.sorted_fields if field.name in given]
+    columns = ", ".join([field.column_name for field in fields])
+    values = ", ".join([f"({', '.join([db.param] * len(fields))})"] * len(rows))
+    statement = f"INSERT INTO {meta.table_name} ({columns}) VALUES {values}"
+    params = [field.db_value(row.__data__.get(field.name)) for row in rows for field in fields]
     return SQL(statement, params)

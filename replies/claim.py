@@ -267,28 +267,15 @@ class ReplyRequest:
     def _lock_session(
         self, session_id: uuid.UUID | None, preview: str | None, now: int
     ) -> tuple[Session, int]:
-        """Lock the session by an update of its row. Returns the session and the id of its last
-        turn. Raises Refused if a reply is in progress, Missing if there is no such session."""
-        # Null means the newest reply, which is about to be inserted; `_continue` sets another one.
-        changes: dict[str, Any] = {"updated_at": now, "latest_reply": None}
-        if preview is not None:
-            changes["preview"] = preview
-        conditions = Session.id == session_id, Session.owner == self.owner
-        db.send(Session.update(changes).where(*conditions))
-        in_progress = Turn.select(Turn.id).where(Turn.session == session_id, Turn.is_in_progress())
-        is_busy = fn.EXISTS(in_progress).alias("is_busy")
-        columns = Turn.id, is_busy, *Session.short_columns()
-        turns = Turn.select(*columns).join(Session).where(*conditions)
-        last = turns.order_by(Turn.id.desc()).first()
-        if last is None:
+        """Lock the session. Returns it, and the id of its last turn. Raises Refused if a reply is
+        in progress, Missing if there is no such session."""
+        session = Session.lock_owned(self.owner, session_id, preview, now)
+        if session.last_turn is None:
             raise Missing
-        if last.is_busy:
+        if session.is_busy:
             message = "A reply is in progress. Wait until it is done, or cancel it."
             raise Refused(message, retry_after=1)
-        # The system prompt is selected by an expression, and peewee sets the values of expressions
-        # on the turn.
-        last.session.system, last.session.system_size = last.system, last.system_size
-        return last.session, last.id
+        return session, session.last_turn
 
     def _retry(self, session: Session, last: int, now: int, is_changed: bool) -> Draft:
         """Insert a new reply to the last user turn, and hide the reply that it has had. If the

@@ -349,6 +349,34 @@ SET replies = usage.replies + excluded.replies,
     failed = usage.failed + excluded.failed,
     interrupted = usage.interrupted + excluded.interrupted;
 
+-- read_session()
+-- A session of this owner, with {columns}. The system prompt, the only column that may be long, is null
+-- if it is long.
+SELECT {columns},
+    CASE WHEN {size_of_system} <= {small} THEN system END AS system,
+    coalesce({size_of_system}, 0) AS system_size
+FROM session
+WHERE owner = {param} AND id = {param};
+
+-- lock_session()
+-- Lock a session of this owner before a new reply, by an update of its row. Null as the latest reply
+-- means the newest, which is about to be inserted. A preview of null leaves the old one.
+UPDATE session
+SET updated_at = {param}, latest_reply = NULL, preview = coalesce({param}, preview)
+WHERE owner = {param} AND id = {param};
+
+-- read_locked_session()
+-- The same as `read_session`, with the id of its last turn, and whether a reply is in progress.
+SELECT {columns},
+    CASE WHEN {size_of_system} <= {small} THEN system END AS system,
+    coalesce({size_of_system}, 0) AS system_size,
+    (SELECT max(turn.id) FROM turn WHERE turn.session_id = session.id) AS last_turn,
+    EXISTS (
+        SELECT 1 FROM turn WHERE turn.session_id = session.id AND turn.status = 'in_progress'
+    ) AS is_busy
+FROM session
+WHERE owner = {param} AND id = {param};
+
 -- read_latest_reply()
 -- The reply of a session that was requested or continued last. Release 1.0.0 does not update
 -- `latest_reply` when it starts a reply; such a reply was created when the session was last updated.

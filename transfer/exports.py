@@ -164,11 +164,11 @@ def _lines(
     read."""
     for cursor in cursors:
         limit_time()
-        is_wanted = Session.owner == owner, Session.id == cursor.id
-        session = Session.select(*Session.short_columns()).where(*is_wanted).first()
-        pages = pages_of(session.key) if session else iter(())
-        first = next(pages, None)
-        if first is None:  # it has been deleted
+        try:
+            session = Session.get_owned(owner, cursor.id)
+            pages = pages_of(session.key)
+            first = next(pages)
+        except (Missing, StopIteration):  # it has been deleted
             yield LinePart(b"", True)
             continue
         if exported is not None:
