@@ -167,11 +167,9 @@ class Replies:
                 if isinstance(provider, HTTPProvider):
                     self._run_in_thread(provider.ask_for_name)
 
-    def stop(self, grace: float) -> None:
-        """Wait up to `grace` seconds for the replies in progress to end, hand over those that are
-        still written here, and wait until that is stored."""
+    def stop(self) -> None:
+        """Hand over the replies that are written here, and wait until that is stored."""
         self.stop_taking_over()
-        self._wait_for_all(grace)
         # Set before the replies are listed: one that begins after that hands itself over.
         self._hands_over = True
         for reply in self.registry.written():

@@ -41,7 +41,9 @@ READS_MAX = 8  # reads of one socket before it is another client's turn
 PIPELINED_MAX = 65536  # bytes that may follow a request whose answer is a stream
 COMMENT = b":\n\n"  # an event stream may have it between any frames (WHATWG HTML, 9.2.6)
 STREAMS_INTERVAL = 1  # seconds between two rounds of all event streams
-# Seconds after which a client that reads nothing is disconnected, at the latest.
+# Seconds after which a client that reads nothing is disconnected, at the latest: its socket has
+# taken no byte. The same happens to one that reads too slowly, such as a byte a second, once the
+# buffers on the way are full: TCP asks for more only after the client has freed some kilobytes.
 DISCONNECT_AFTER = IDLE_TIMEOUT + CHECK_INTERVAL + TICK
 
 

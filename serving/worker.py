@@ -89,12 +89,12 @@ class Worker(base.Worker):
             if now >= began + self.grace + EXIT_AFTER:
                 break
         if not has_handed_over:
-            self.replies.stop(0)
+            self.replies.stop()
 
     def hand_over(self) -> None:
         """Hand over the replies in a thread, so that the loop can send the ends of their streams.
         If the system has no more threads, hand them over in this one."""
         try:
-            threading.Thread(target=self.replies.stop, args=(0,)).start()
+            threading.Thread(target=self.replies.stop).start()
         except RuntimeError:
-            self.replies.stop(0)
+            self.replies.stop()

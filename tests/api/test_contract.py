@@ -121,4 +121,4 @@ def test_a_request_that_waits_for_its_reply_keeps_neither_text_nor_slot(provider
     finally:
         ended.set()
         request.join()
-        app.extensions["parley"].replies.stop(0)  # the next test opens another database
+        app.extensions["parley"].replies.stop()  # the next test opens another database

@@ -173,7 +173,7 @@ with db.connection_context():
     begin()
     replies.registry.remove(threads.things[0][1].reply)
     db.execute_sql("UPDATE turn SET lease_until = 0, writer = NULL WHERE kind = 'assistant'")
-    replies.stop(0)
+    replies.stop()
     keeper.stopping = False  # it was looking for orphans already
     keeper.check()
     taken = [db.execute_sql(lease).fetchone()[0] > 0]

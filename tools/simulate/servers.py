@@ -94,6 +94,8 @@ class ServerProcess:
 
     def _stop(self, grace: float) -> None:
         self.stopping_at = self.machine.now
-        self.replies.stop(grace)
+        self.replies.stop_taking_over()
+        self.machine.wait(grace, self.replies.are_over)
+        self.replies.stop()
         self.has_left = {reply.id: reply.fence for reply in self.written()}
         self.die()
