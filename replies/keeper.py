@@ -50,14 +50,16 @@ FAILURE_PAUSE = 1  # seconds after a failure
 CONNECT_TIMEOUT = 3  # seconds
 
 # How long some things take at most, in seconds: sums of the above.
-# Within this time after an outage of the database, each process has renewed its leases. It is
-# shorter than the time in which any process can check CHECKS_UNTIL_DEAD times.
+# Within this time after an outage of the database, each process has renewed its leases, and then
+# stores and shows at once what has arrived meanwhile. It is shorter than the time in which any
+# process can check CHECKS_UNTIL_DEAD times.
 MAX_RENEWAL_DELAY = FAILURE_PAUSE + CONNECT_TIMEOUT
 # If a process was paused, or cut off from the database, others take its replies over. Within this
 # time after it reaches the database again, it has hung up on the providers of these replies.
 MAX_HANG_UP_DELAY = MAX_RENEWAL_DELAY + POLL_INTERVAL
 # Within this time after a reply was cancelled or deleted, its writer has hung up on the provider
-# and ended the streams. Add MIN_POLL_INTERVAL_PER_REPLY for each reply that is known to its
+# and ended its streams there. Streams of the reply in other processes end within
+# POLL_INTERVAL_ELSEWHERE. Add MIN_POLL_INTERVAL_PER_REPLY for each reply that is known to the
 # process.
 MAX_CANCEL_DELAY = POLL_INTERVAL + MAX_COMMIT_INTERVAL
 

@@ -36,13 +36,14 @@ UNCONFIRMED_TIMEOUT = 600
 
 # Seconds until another process takes a reply over, at the latest; each is a sum of the above. They
 # hold if the database answers, there is room, and one check is enough for all orphans.
-# If the reply was handed over, or its process died on the same machine:
+# If the reply was handed over, or its process died on the same machine. A container that is started
+# again, or a machine, is another one: see `processes.machine`.
 TAKEOVER_DELAY = CHECK_INTERVAL + TAKEOVER_TIME
 # The same if all other processes are idle, so the reply began less than IDLE_INTERVAL ago:
 TAKEOVER_DELAY_IDLE = IDLE_INTERVAL + TAKEOVER_TIME
 # If its process died on another host, was cut off from the database, or was paused:
 TAKEOVER_DELAY_ELSEWHERE = LEASE // SECOND + CHECKS_UNTIL_DEAD * CHECK_INTERVAL + TAKEOVER_TIME
-# The same at the earliest: the first and the last of CHECKS_UNTIL_DEAD checks are only
+# The same at the earliest. The first and the last of CHECKS_UNTIL_DEAD checks are only
 # CHECKS_UNTIL_DEAD - 1 intervals apart, and the lease may have been renewed up to one interval
 # before the process died.
 MIN_TAKEOVER_DELAY_ELSEWHERE = LEASE // SECOND + (CHECKS_UNTIL_DEAD - 2) * CHECK_INTERVAL
