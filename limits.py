@@ -180,7 +180,8 @@ class Slot:
             if amount == self.amount == 0:  # the usual case
                 return not self._is_closed
             is_less = amount <= self.amount
-            self._give_back()
+            if self.amount:
+                self._give_back()
             self._is_waiting = True
             fits = self._bulkhead.changed.wait_for(
                 lambda: self._is_closed or is_less or self._bulkhead.has_room(self._user, amount),

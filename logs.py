@@ -168,6 +168,11 @@ def set_up(format: str) -> None:
     handler.setFormatter(JSONLine() if format == "json" else text)
     logging.getLogger().handlers = [handler]
     log.setLevel(logging.INFO)
+    # What no line contains need not be found out
+    # (docs.python.org/3/howto/logging.html#optimization).
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging.logAsyncioTasks = False
     logging.captureWarnings(True)
     threading.excepthook = lambda ended: log.error("a thread died", exc_info=ended[:3])
     # werkzeug logs query strings, which may be what a user searches for; urllib3, what a provider

@@ -17,7 +17,7 @@ from models import IN_PROGRESS, LONGEST_PAGE, Missing, Session, Turn
 from tables import statements
 from tables.columns import described_for, description_of, listed
 
-READ_ROWS, READ_SIZE = 64, 2**20  # turns, and bytes, in a page if all turns are read
+READ_ROWS, READ_SIZE = 256, 2**20  # turns, and bytes, in a page if all turns are read
 OVERHEAD = 400  # bytes of a turn's JSON besides its texts, mostly the names of fields
 LAST = 2**63 - 1  # an id after all others
 MANY = 2**31  # more turns than a session has

@@ -77,25 +77,24 @@ def begin_request() -> tuple | None:
     """Give the request an id, and find out whether a page of its origin may read the answer. Answer
     a preflight request."""
     g.began, g.user = time.monotonic(), None
-    database.begin_request(reads=request.method == "GET")
-    sent = request.headers.get("X-Request-ID", "")
+    method, headers = request.method, request.headers
+    database.begin_request(reads=method == "GET")
+    sent = headers.get("X-Request-ID", "")
     g.id = sent if REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
-    g.origin = _allowed_origin()
-    asks_method = "Access-Control-Request-Method" in request.headers
-    is_preflight = request.method == "OPTIONS" and asks_method
+    origin = g.origin = _allowed_origin(headers.get("Origin"))
+    is_preflight = method == "OPTIONS" and "Access-Control-Request-Method" in headers
     # A preflight has no user: only the request that follows it has one.
     g.is_by_proxy = not is_preflight and users.is_by_proxy()
-    if g.origin and is_preflight:
+    if origin and is_preflight:
         return "", 204, PREFLIGHT_ANSWER
     return None
 
 
-def _allowed_origin() -> str | None:
-    """`Access-Control-Allow-Origin` for the origin of this request, if it is an allowed one."""
-    origin = request.headers.get("Origin", "")
-    allowed = current_app.config["ALLOWED_ORIGINS"] or []
+def _allowed_origin(origin: str | None) -> str | None:
+    """`Access-Control-Allow-Origin` for this origin, if it is an allowed one."""
     if not origin:
         return None
+    allowed = current_app.config["ALLOWED_ORIGINS"] or []
     if "*" in allowed:
         return "*"
     return origin if origin.lower() in allowed else None
@@ -136,11 +135,12 @@ def read_body() -> None:
     """Read the body, before the request takes a connection to the database and its time starts. If
     the body has not all arrived, our server calls the application again when it has; a development
     server blocks."""
-    limit, memory_per_byte = current_app.config["MAX_CONTENT_LENGTH"], MEMORY_PER_BYTE
-    if request.endpoint == "api.import_session":
-        limit = limits.import_size(current_app.config)
-    elif request.endpoint == "api.upload_file":
-        limit, memory_per_byte = current_app.config["MAX_FILE"], MEMORY_PER_BYTE_OF_FILE
+    config, endpoint = current_app.config, request.endpoint
+    limit, memory_per_byte = config["MAX_CONTENT_LENGTH"], MEMORY_PER_BYTE
+    if endpoint == "api.import_session":
+        limit = limits.import_size(config)
+    elif endpoint == "api.upload_file":
+        limit, memory_per_byte = config["MAX_FILE"], MEMORY_PER_BYTE_OF_FILE
     request.environ["parley.longest_body"] = limit  # our server receives no more than this
     # One byte more than the limit shows that a chunked body is too large.
     request.max_content_length = limit + 1
@@ -150,19 +150,20 @@ def read_body() -> None:
     expected = min(limit, CHUNKED) if is_chunked else length
     waited = reserve_memory(expected, memory_per_byte) if expected <= limit else 0
     try:
-        g.body = request.stream.read(limit + 1) if length <= limit else b""
+        body = request.stream.read(limit + 1) if length <= limit else b""
     except exceptions.ClientDisconnected:
         raise exceptions.BadRequest("The body did not arrive. Send it whole.") from None
-    if max(length, len(g.body)) > limit:
+    if max(length, len(body)) > limit:
         raise exceptions.RequestEntityTooLarge(
             f"Send at most {limit} bytes."
             if limit
             else "This server takes no images: its MAX_FILE is 0."
         )
-    if len(g.body) < length:
+    if len(body) < length:
         raise exceptions.BadRequest("The body ended before its Content-Length. Send it whole.")
     if is_chunked:
-        waited += reserve_memory(len(g.body), memory_per_byte)
+        waited += reserve_memory(len(body), memory_per_byte)
+    g.body = body
     database.limit_time(database.WAIT - waited)
 
 
@@ -183,8 +184,8 @@ def stand_in_line() -> None:
 def leave_line() -> None:
     """Let the user's next request be answered: this one is over, or may take long and has a limit
     of its own."""
-    if "line" in g:
-        g.pop("line").places.release()
+    if line := g.pop("line", None):
+        line.places.release()
 
 
 def reserve_memory(size: int, memory_per_byte: int = MEMORY_PER_BYTE) -> float:
@@ -240,8 +241,9 @@ def end_request(response: Response) -> Response:
 def _request_logger(status: int) -> Callable[[], None]:
     """A function that logs this request. It runs when the response is closed, after the request's
     context is gone: so it takes the values now."""
-    began, line = g.began, {"method": request.method, "path": request.path, "status": status}
-    rest = {"user": g.user, "id": g.id} | ({"why": g.why} if "why" in g else {})
+    began, why = g.began, g.get("why")
+    line = {"method": request.method, "path": request.path, "status": status}
+    rest = {"user": g.user, "id": g.id} | ({"why": why} if why else {})
 
     def log() -> None:
         seconds = round(time.monotonic() - began, 4)

@@ -105,7 +105,7 @@ def reply_request(
 ) -> ReplyRequest:
     """The request for a reply that this body makes. Raises UnknownModel, ModelError or
     ValidationError."""
-    key = idempotency_key(body)
+    key, config = idempotency_key(body), current_app.config
     chosen = choose_model(key, body, session)
     content, files, new = body.pop("content", None), body.pop("files", None), None
     if session is None:
@@ -120,8 +120,8 @@ def reply_request(
         retry=retry,
         continues_last=continues_last,
         key=key,
-        rate_limit=current_app.config["RATE_LIMIT"],
-        token_limit=current_app.config["TOKEN_LIMIT"],
+        rate_limit=config["RATE_LIMIT"],
+        token_limit=config["TOKEN_LIMIT"],
         request_id=g.id,
         shows_provider_errors=g.is_operator,
     )

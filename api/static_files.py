@@ -1,10 +1,12 @@
-"""The files of the page: read and compressed once, at the start, and sent from memory.
+"""The files of the page: read at the start, compressed when they are first asked for, and sent from
+memory.
 
 Nothing else is compressed. The API's answers contain secrets next to texts that others may choose:
 compressed together, their length would reveal the secrets (BREACH, breachattack.com).
 """
 
 import dataclasses
+import functools
 import gzip
 import pathlib
 import re
@@ -35,10 +37,23 @@ FILE_HEADERS = {"Cache-Control": "no-cache"}
 
 @dataclasses.dataclass(frozen=True)
 class StaticFile:
+    path: pathlib.Path
     version: tuple[int, int]  # time of change and size
     kind: str
-    data: bytes
-    zipped: bytes | None  # by gzip; None if that does not make it smaller
+    source: bytes
+
+    @functools.cached_property
+    def data(self) -> bytes:
+        """What is sent. Comments, a fifth of the bytes of our modules, are left out. Each line
+        keeps its number."""
+        if self.path.suffix != ".js" or self.path.parent.name == LIBRARIES:
+            return self.source
+        return COMMENT.sub(lambda comment: b"\n" * comment[0].count(b"\n"), self.source)
+
+    @functools.cached_property
+    def zipped(self) -> bytes | None:
+        """The same, compressed by gzip; None if that would not make it smaller."""
+        return None if self.kind in COMPRESSED else gzip.compress(self.data, mtime=0)
 
 
 class StaticFiles:
@@ -92,12 +107,7 @@ def read_file(path: pathlib.Path, known: StaticFile | None) -> StaticFile:
     version = status.st_mtime_ns, status.st_size
     if known and known.version == version:
         return known
-    kind, data = KINDS[path.suffix], path.read_bytes()
-    if path.suffix == ".js" and path.parent.name != LIBRARIES:
-        # Leave out comments, a fifth of the bytes of our modules. Each line keeps its number.
-        data = COMMENT.sub(lambda comment: b"\n" * comment[0].count(b"\n"), data)
-    zipped = None if kind in COMPRESSED else gzip.compress(data, mtime=0)
-    return StaticFile(version, kind, data, zipped)
+    return StaticFile(path, version, KINDS[path.suffix], path.read_bytes())
 
 
 def page_policy(origins: Iterable[str]) -> str:

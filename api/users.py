@@ -46,12 +46,12 @@ def refuse_other_sites() -> None:
 def authenticate() -> None:
     """Find the user, without the database and the body. Raises Unauthorized, InvalidToken,
     BadRequest, Forbidden or PreconditionFailed."""
-    g.identity = _identity_by_proxy() if g.is_by_proxy else _identity_by_token()
-    g.user = g.identity.subject
-    g.is_operator = _is_operator()
+    g.identity = identity = _identity_by_proxy() if g.is_by_proxy else _identity_by_token()
+    g.user = user = identity.subject
+    g.is_operator = _is_operator(user)
     _check_access()
     # Since the page was opened, another person may have signed in at the proxy.
-    if request.headers.get("For-Subject", g.user) != g.user:
+    if request.headers.get("For-Subject", user) != user:
         raise exceptions.PreconditionFailed(
             "Somebody else has signed in since. Load the page again."
         )
@@ -70,7 +70,8 @@ def answer_anonymous() -> Response | None:
 
 
 def _check_access() -> None:
-    allowed, blocked = current_app.config["ALLOWED_USERS"], current_app.config["BLOCKED_USERS"]
+    config = current_app.config
+    allowed, blocked = config["ALLOWED_USERS"], config["BLOCKED_USERS"]
     if allowed is not None and not _is_in(allowed):
         g.why = f"ALLOWED_USERS lacks {' and '.join(_names_to_compare())}."
     elif blocked is not None and _is_in(blocked):
@@ -112,11 +113,12 @@ def _has_token() -> bool:
 
 
 def _identity_by_token() -> auth.Identity:
-    tokens, authorization = services().tokens, request.authorization
     if _has_token():
+        authorization = request.authorization
         is_alone = authorization is not None and authorization.type == "bearer"
-        g.token = authorization.token or "" if is_alone else request.headers["Authorization"]
-        return tokens.verify(g.token, release_slot)
+        token = authorization.token or "" if is_alone else request.headers["Authorization"]
+        g.token = token
+        return services().tokens.verify(token, release_slot)
     detail = f"Send a token: Authorization: Bearer <token>. {_advice_without_token()}"
     raise exceptions.Unauthorized(detail, www_authenticate=[errors.CHALLENGE])
 
@@ -160,11 +162,13 @@ def _peer() -> str:
     return environ.get("parley.peer", "")
 
 
-def _is_operator() -> bool:
+def _is_operator(user: str) -> bool:
     """Whether this is the person who runs the server: the user of the link that `flask run` prints,
     from this machine, and not through a proxy."""
+    if user != services().tokens.local_user:
+        return False
     is_forwarded = "X-Forwarded-For" in request.headers or "Forwarded" in request.headers
-    return g.user == services().tokens.local_user and is_loopback(_peer()) and not is_forwarded
+    return is_loopback(_peer()) and not is_forwarded
 
 
 def _identity_by_proxy() -> auth.Identity:

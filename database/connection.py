@@ -30,7 +30,7 @@ class CurrentDatabase(DatabaseProxy):
         fails within this context. Within another context of the thread, errors stay the driver's,
         since its transaction may retry."""
         mapped = mapped_errors() if self.is_closed() else contextlib.nullcontext()
-        with mapped, super().connection_context():
+        with mapped, self.obj.connection_context():
             yield
 
 

@@ -1,6 +1,7 @@
 """The SQLite engine: one file, with one writer at a time."""
 
 import contextlib
+import functools
 import os
 import pathlib
 import shutil
@@ -155,7 +156,7 @@ class SQLite(Pool, SqliteDatabase):
         connection.create_function("clock", 0, self.now)  # SQLite's own has milliseconds only
         connection.set_progress_handler(lambda: not remaining(), 10_000)  # instructions of its VM
         # A damaged text must fail no query: it would fail other replies, too.
-        connection.text_factory = lambda text: text.decode("utf-8", "replace")
+        connection.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
 
     def is_usable(self, connection: sqlite3.Connection | None) -> bool:
         self._check_file()
@@ -164,7 +165,8 @@ class SQLite(Pool, SqliteDatabase):
     def execute_sql(self, sql: str, params: Sequence[Any] | None = None) -> sqlite3.Cursor:
         """Close a connection after a long text: its cached statements would keep the text in
         memory."""
-        if any(isinstance(each, str) and len(each) > LONG_TEXT for each in params or ()):
+        sizes = [len(each) for each in params or () if isinstance(each, str)]
+        if max(sizes, default=0) > LONG_TEXT:
             self.discard()
         return super().execute_sql(sql, params)
 

@@ -18,7 +18,7 @@ from typing import Any
 import wire
 from files import File
 from providers.answer import Answer, Exchange
-from providers.conversation import ANSWER_MIN, GO_ON, Message, Window, parts_of, size_of
+from providers.conversation import ANSWER_MIN, GO_ON, Message, Window, size_of
 from providers.error_bodies import is_error
 from providers.faults import Faults, ModelError
 from providers.learned import Learned, Lesson
@@ -293,7 +293,7 @@ class HTTPProvider:
         deadline, pauses = call.deadline, [*RETRY_PAUSES[:retries]]
         size = size_of(system, messages)
         goes_on = messages[-1]["content"] == GO_ON
-        has_images = any(isinstance(part, File) for each in messages for part in parts_of(each))
+        has_images = not all(isinstance(each["content"], str) for each in messages)
         limit = self._lesson(exchange, model).limit(prompt, max_tokens)
         while True:
             answer = Answer(exchange, self.timeout, limit, size, ThinkTags(goes_on))

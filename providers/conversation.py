@@ -44,10 +44,12 @@ def messages_of(
     for role, group in itertools.groupby(said, lambda turn: turn.kind):
         parts: list[File | str] = []
         for turn in group:
-            images = sent(turn) if sent else []
-            parts += images
-            left_out = [LEFT_OUT] * (len(files_of(turn.files)) - len(images))
-            text = "\n".join(filter(str.strip, [*left_out, turn.content]))
+            text = turn.content if turn.content.strip() else ""
+            if turn.files:
+                images = sent(turn) if sent else []
+                parts += images
+                left_out = [LEFT_OUT] * (len(files_of(turn.files)) - len(images))
+                text = "\n".join(filter(None, [*left_out, text]))
             if text and parts and isinstance(parts[-1], str):
                 parts[-1] += f"\n\n{text}"
             elif text:
@@ -62,8 +64,8 @@ def messages_of(
 
 
 def _content_of(parts: list[File | str]) -> Any:
-    if all(isinstance(part, str) for part in parts):
-        return "".join(map(str, parts))  # there is only one
+    if len(parts) == 1 and isinstance(parts[0], str):
+        return parts[0]
     return [part if isinstance(part, File) else {"type": "text", "text": part} for part in parts]
 
 
@@ -78,12 +80,9 @@ def parts_of(message: Message) -> list[File | str]:
 def size_of(system: str | None, messages: Iterable[Message]) -> int:
     """The size in bytes of what a model is sent. For an image it is that of a text with as many
     tokens."""
-    of_messages = sum(
-        4 * part.tokens if isinstance(part, File) else len(part.encode())
-        for message in messages
-        for part in parts_of(message)
-    )
-    return len((system or "").encode()) + of_messages
+    parts = [part for message in messages for part in parts_of(message)]
+    sizes = [4 * part.tokens if isinstance(part, File) else len(part.encode()) for part in parts]
+    return len((system or "").encode()) + sum(sizes)
 
 
 def overlap(text: str, more: str) -> int:
@@ -272,7 +271,8 @@ class Prompt:
             if turn.input_tokens and is_of_same:
                 known = size - turn.input_tokens  # bytes that turned out to be no tokens
             size += len(turn.content.encode()) + MESSAGE_OVERHEAD
-            size += sum(file.tokens for file in self.sent_images(turn))
+            if turn.files:
+                size += sum(file.tokens for file in self.sent_images(turn))
         return max(size - known, size // 4)
 
     # Images
@@ -286,7 +286,7 @@ class Prompt:
 
     def images(self) -> list[File]:
         """All images that are sent."""
-        return [image for turn in self.turns for image in self.sent_images(turn)]
+        return [image for turn in self.turns if turn.files for image in self.sent_images(turn)]
 
     def leave_out_images(self) -> bool:
         """Send no images of earlier turns; if there are none, no images of the last message either.

@@ -136,7 +136,8 @@ def _split(finished: Sequence[Draft]) -> tuple[list[Draft], list[Draft]]:
 
 
 def _lock_rows(name: str, ids: Iterable[Any]) -> None:
-    db.lock_rows(given(name, [(each,) for each in ids]))
+    if db.row_lock:  # SQLite has one writer at a time, and locks no rows
+        db.lock_rows(given(name, [(each,) for each in ids]))
 
 
 def end(drafts: Sequence[Draft], used: Sequence[Draft] = ()) -> list[Draft]:

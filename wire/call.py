@@ -21,7 +21,8 @@ class Call:
 
     def check(self) -> None:
         """Raises HungUp if it was hung up, and a Fault if its deadline has passed."""
-        self.pause(0)
+        if self._hung_up.is_set():
+            raise HungUp
         if not self.remaining():
             raise Fault("silent")
 
