@@ -14,7 +14,7 @@ import contextlib
 import functools
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flask import Blueprint, Flask, Response, current_app, g, request, url_for
@@ -72,7 +72,7 @@ from replies import Replies, cancel
 from settings import home, make_private, read_environment, read_settings, unknown_settings
 from tables import search
 
-__version__ = "2.0.0"
+__version__ = "2.1.0"
 
 SMALL_PAGE = 2**18  # bytes; a page of turns up to this size reserves no memory
 
@@ -86,11 +86,17 @@ api.before_request(hooks.stand_in_line)
 api.teardown_request(hooks.leave)
 
 
+class App(Flask):
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """No handler here is async. Flask would look at each of them for each request."""
+        return func
+
+
 def create_app(config: Mapping[str, str] | None = None) -> Flask:
     """The application, with the settings of the environment and `.env`, or else of `config`.
     Raises SettingError."""
     # `show_file` sends the static files.
-    app = Flask(__name__, instance_path=home(), static_folder=None)
+    app = App(__name__, instance_path=home(), static_folder=None)
     app.json = hooks.JSON(app)
     app.register_blueprint(api)
     app.register_blueprint(public)
@@ -126,7 +132,7 @@ def open_services(settings: dict[str, Any], app: Flask) -> Services:
     catalog = llm.open_catalog(settings)
     database.open_database(settings, folder, migrations.MIGRATIONS)
     replies = Replies(catalog, settings)
-    atexit.register(replies.stop, 0)
+    atexit.register(replies.stop)
     static_files = StaticFiles(os.path.join(app.root_path, "static"))
     retain = functools.partial(retention.sweep, settings["RETENTION_DAYS"])
     sweeps = [deletion.sweep, retain, storage.count_all, unused_files.sweep]
