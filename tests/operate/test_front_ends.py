@@ -79,19 +79,24 @@ def test_the_client_has_a_reply_exactly_whatever_breaks(new_database, provider, 
     assert b"last-event-id: " in proxy.sent.lower()
 
 
-def in_node(script):
-    """The output of a script that uses this client."""
+@pytest.fixture
+def in_node():
+    """A function that returns the output of a script that uses this client."""
     if not shutil.which("node"):
         pytest.skip("node is not installed")
-    told = subprocess.run(
-        ["node", "--input-type=module"],
-        input=f"{CLIENT}\n{script}",
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-    assert told.stderr == ""
-    return told.stdout
+
+    def run(script):
+        told = subprocess.run(
+            ["node", "--input-type=module"],
+            input=f"{CLIENT}\n{script}",
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert told.stderr == ""
+        return told.stdout
+
+    return run
 
 
 def called(url, code="", **options):
@@ -103,7 +108,7 @@ NO = [(401, "none", "Hello"), (400, None, " "), (413, None, "x" * 200_000)]
 
 
 @pytest.mark.parametrize("status, token, content", NO)
-def test_the_client_throws_the_servers_error(server_with, status, token, content):
+def test_the_client_throws_the_servers_error(in_node, server_with, status, token, content):
     server = server_with(MAX_CONTENT_LENGTH="100000")
     asked = called(server.url + "/sessions", token=token or make_token(), content=content)
     told = in_node(f"""
@@ -114,7 +119,7 @@ catch (error) {{ console.log(JSON.stringify([error instanceof Error, error.statu
     assert message == fault["detail"] and message.endswith(".")
 
 
-def test_the_client_says_in_a_sentence_that_there_is_no_answer():
+def test_the_client_says_in_a_sentence_that_there_is_no_answer(in_node):
     told = in_node(f"""
 const parley = new Parley("http://127.0.0.1:{free_port()}");
 try {{ await parley.me(); }}
@@ -129,7 +134,7 @@ catch (error) {{ console.log(error.name); }}""")
     assert (aborted, wrong) == ("AbortError", "TypeError")  # a mistake is not an outage
 
 
-def test_the_client_sends_a_further_message(server_with, provider):
+def test_the_client_sends_a_further_message(in_node, server_with, provider):
     server = server_with(MAX_CONTENT_LENGTH="100000")
     session = server.client().create("Hello")
     provider.script = [reply("Fine.")]
@@ -147,7 +152,7 @@ def test_the_client_sends_a_further_message(server_with, provider):
     ]
 
 
-def test_the_client_follows_a_reply_in_progress(server_with, provider):
+def test_the_client_follows_a_reply_in_progress(in_node, server_with, provider):
     """By the URL of the session or of its events, and after an id if it has one."""
     server, gate = server_with(MAX_CONTENT_LENGTH="100000"), threading.Event()
     provider.script = [reply("One ", gate, "two.")]
@@ -168,7 +173,7 @@ for (const events of [{calls}]) {{
 
 
 @pytest.mark.parametrize("end", ["in the middle", "behind the end"])
-def test_the_client_resumes_after_a_reload_as_documented(server_with, provider, end):
+def test_the_client_resumes_after_a_reload_as_documented(in_node, server_with, provider, end):
     """The page kept the id of the last event that it saw. The reply is still in progress, or has
     ended."""
     server, gate = server_with(MAX_CONTENT_LENGTH="100000"), threading.Event()
@@ -207,7 +212,7 @@ console.log(JSON.stringify([kept, text]));""")
     assert len(user.turns(session)) == 2
 
 
-def test_the_client_asks_for_another_token_if_one_is_refused(server_with, provider):
+def test_the_client_asks_for_another_token_if_one_is_refused(in_node, server_with, provider):
     """Also in the middle of a reply, if the token that it began with has expired meanwhile."""
     server, gate = server_with(MAX_CONTENT_LENGTH="100000"), threading.Event()
     proxy = Proxy(server.port)
@@ -227,7 +232,7 @@ console.log(JSON.stringify([text, asked]));""")
     assert json.loads(told) == ["One two.", [False, False, True]]
 
 
-def test_the_client_ends_when_its_signal_aborts(server_with, provider):
+def test_the_client_ends_when_its_signal_aborts(in_node, server_with, provider):
     gate = threading.Event()
     provider.default = reply("One ", gate, "two.")
     server = server_with(MAX_CONTENT_LENGTH="100000")
@@ -242,7 +247,7 @@ catch (error) {{ console.log(error.name); }}""")
     assert told == "AbortError\n"
 
 
-def test_the_client_has_the_other_operations(server_with, provider):
+def test_the_client_has_the_other_operations(in_node, server_with, provider):
     server = server_with(MAX_CONTENT_LENGTH="100000")
     user = server.client("https://github.com/operations")
     provider.script = [reply(thought(reasoning="Hm."), "One."), reply("Two."), reply("Three.")]
@@ -343,7 +348,7 @@ SMALL = png(64, 48)
 BLOB = f'new Blob([Buffer.from("{base64.b64encode(SMALL).decode()}", "base64")])'
 
 
-def test_the_client_sends_images_and_has_their_bytes(server_with, provider):
+def test_the_client_sends_images_and_has_their_bytes(in_node, server_with, provider):
     user = server_with(MAX_CONTENT_LENGTH="100000").client("https://github.com/painter")
     told = in_node(f"""
 const parley = new Parley({json.dumps(user.url)}, {{ token: {json.dumps(user.token)} }});
@@ -373,7 +378,7 @@ console.log(JSON.stringify(seen));""")
     }
 
 
-def test_the_client_uploads_again_until_it_has_an_answer(server_with):
+def test_the_client_uploads_again_until_it_has_an_answer(in_node, server_with):
     """The answer to the first upload is lost; the second is asked to wait for a second."""
     server = server_with(MAX_CONTENT_LENGTH="100000")
     user, proxy = server.client("https://github.com/uploads"), Proxy(server.port)
@@ -407,7 +412,7 @@ console.log(await away.upload({BLOB}, {{ signal: AbortSignal.abort() }}).catch((
     assert proxy.sent.count(b"POST /files ") == 4
 
 
-def test_the_client_hangs_up_when_its_loop_is_left(server_with, provider):
+def test_the_client_hangs_up_when_its_loop_is_left(in_node, server_with, provider):
     """Otherwise a page would run out of connections after six such loops."""
     gate = threading.Event()
     provider.default = reply("One ", gate, "two.")
@@ -424,7 +429,7 @@ console.log("none");""")
     assert left == "none\n"
 
 
-def test_the_client_does_not_mix_two_replies(server_with, provider):
+def test_the_client_does_not_mix_two_replies(in_node, server_with, provider):
     """If another reply began while the client was away, it says so, because `/events` then
     starts with that one."""
     server = server_with(MAX_CONTENT_LENGTH="100000")
@@ -457,7 +462,7 @@ console.log(text);""")
 
 
 def test_the_client_says_when_a_continued_reply_starts_again_from_its_beginning(
-    server_with, provider
+    in_node, server_with, provider
 ):
     """The connection breaks before the first event, so only the whole text can be had."""
     server = server_with(MAX_CONTENT_LENGTH="100000")
@@ -478,7 +483,7 @@ console.log(text);""")
     assert proxy.cut_behind is None and len(provider.posts) == 2
 
 
-def test_the_client_reports_each_break_and_gives_up_when_told_to(server_with):
+def test_the_client_reports_each_break_and_gives_up_when_told_to(in_node, server_with):
     url = f"http://127.0.0.1:{free_port()}/sessions"
     stopped = called(
         url, "onBreak: () => { throw new Error('enough'); }", token="none", content="Hello"
@@ -495,7 +500,7 @@ console.log(breaks[0]);""")
     assert told.splitlines() == ["enough", f"{away} 2", away]
 
 
-def test_the_client_can_use_the_callers_own_fetch(server_with, provider):
+def test_the_client_can_use_the_callers_own_fetch(in_node, server_with, provider):
     """An error with a status that it throws counts as the server's refusal."""
     server = server_with(MAX_CONTENT_LENGTH="100000")
     own = f"""
@@ -519,7 +524,7 @@ try {{ for await (const _ of {refused}); }} catch (error) {{ console.log(error.m
 
 
 def test_the_client_says_when_the_server_has_a_message_before_the_reply_is_read(
-    server_with, provider
+    in_node, server_with, provider
 ):
     """If the signal aborts meanwhile, the message still counts as sent: it could not be
     cancelled then."""
@@ -555,7 +560,7 @@ try {{ await away.start(AbortSignal.abort()); }} catch (error) {{ console.log(er
     assert told.splitlines() == ["true in_progress", "session done", "AbortError"]
 
 
-def test_the_client_gives_up_on_a_server_that_is_no_parley(provider):
+def test_the_client_gives_up_on_a_server_that_is_no_parley(in_node, provider):
     provider.default = answer_with(200, "<html>")
     asked = called(provider.url + "/sessions", token="token", content="Hello")
     told = in_node(
