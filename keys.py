@@ -24,8 +24,11 @@ from logs import log
 from wire import SingleFlight
 
 KEYS_TIMEOUT, KEYS_TTL = 10, 300  # seconds
-FAILURE_TTL = 5  # seconds until an identity provider that has failed is asked again
-KEYS_LIFETIME = 24 * 3600  # seconds for which keys are used if the provider cannot be reached
+# Seconds until an identity provider that has failed is asked again in the background. A token with
+# an unknown `kid` asks it at once, or after the cooldown of `published`.
+FAILURE_TTL = 5
+# Seconds after the last fetch, for which keys are used if the provider cannot be reached.
+KEYS_LIFETIME = 24 * 3600
 PUBLISHED_SIZE = 2**20  # bytes of a document of an identity provider
 MOST_KEYS = 1000  # that are read of a set
 MOST_OF_A_KID = 8  # keys with the same `kid`: a token is verified with each of them

@@ -23,7 +23,9 @@ from replies.thinking import Thoughts
 
 # Seconds without an event, after which a comment tells proxies that the stream is alive.
 KEEPALIVE_INTERVAL = 15
-LATE = 2  # seconds that may pass between two reads of a feed by a caller that does not block
+# Seconds that may pass between two reads of a feed by a caller that does not block. There, the
+# comment comes so much earlier.
+LATE = 2
 COMMENT = b":\n\n"
 
 

@@ -140,7 +140,7 @@ class Adapter(peewee.Psycopg3Adapter):
             raise Unavailable(NO_CONNECTION)
         # libpq tries several hosts one after the other, each with this timeout.
         each = min(left / (options.get("host", "").count(",") + 1), options["connect_timeout"])
-        options["connect_timeout"] = max(MIN_TIMEOUT, int(each))
+        options["connect_timeout"] = max(MIN_TIMEOUT, int(each))  # libpq takes whole seconds
         connection = DeadlineConnection.connect(
             CONNECTION_OPTIONS, dbname=db.database, autocommit=True, **options
         )

@@ -18,7 +18,7 @@ from replies.fault_isolation import contained
 INTERVAL = 3600  # seconds between two sweeps
 RETRY = 5  # seconds until the next attempt after an outage
 LULL = 1  # seconds without another deletion, for which it waits
-LONGEST_WAIT = 10  # seconds after which it does not wait for a lull
+LONGEST_WAIT = 10  # seconds after which it waits for no further lull
 
 # The sum: seconds from the death of its process, on another machine, until half an import or a fork
 # is deleted at the latest. On the same machine it is INTERVAL, or until a process starts.

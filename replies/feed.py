@@ -10,7 +10,7 @@ from limits import Overloaded, Slot, memory_of
 from models import IN_PROGRESS, Turn
 from replies.thinking import Thoughts
 
-SLICE = 16384  # characters of text that a follower gets at a time
+SLICE = 16384  # characters of text, or bytes of an event, that a follower gets at a time
 
 
 class Progress(NamedTuple):

@@ -37,7 +37,8 @@ from replies.thinking import Thoughts
 
 POLL_INTERVAL = 0.25  # seconds
 POLL_INTERVAL_ELSEWHERE = 0.1  # the same while a reply of another process is followed here
-MIN_POLL_INTERVAL_PER_REPLY = 0.001  # seconds, for each reply that is known here
+# If many replies are known here, an interval is at least this many seconds for each of them.
+MIN_POLL_INTERVAL_PER_REPLY = 0.001
 MAX_COMMIT_SIZE = 2**20  # characters stored in one transaction, unless one reply alone has more
 # Seconds between two commits: this many for each reply that is written here, but not more than
 # MAX_COMMIT_INTERVAL.
@@ -47,20 +48,20 @@ READ_AT_ONCE = 200  # replies
 RECENT_TIME = 10  # seconds for which an end is kept, in case a failover of the database loses it
 MAX_RECENT_SIZE = 2**23  # characters of all that are kept
 FAILURE_PAUSE = 1  # seconds after a failure
-CONNECT_TIMEOUT = 3  # seconds
+RECONNECT_TIMEOUT = 3  # seconds
 
 # How long some things take at most, in seconds: sums of the above.
 # Within this time after an outage of the database, each process has renewed its leases, and then
 # stores and shows at once what has arrived meanwhile. It is shorter than the time in which any
 # process can check CHECKS_UNTIL_DEAD times.
-MAX_RENEWAL_DELAY = FAILURE_PAUSE + CONNECT_TIMEOUT
+MAX_RENEWAL_DELAY = FAILURE_PAUSE + RECONNECT_TIMEOUT
 # If a process was paused, or cut off from the database, others take its replies over. Within this
 # time after it reaches the database again, it has hung up on the providers of these replies.
 MAX_HANG_UP_DELAY = MAX_RENEWAL_DELAY + POLL_INTERVAL
 # Within this time after a reply was cancelled or deleted, its writer has hung up on the provider
 # and ended its streams there. Streams of the reply in other processes end within
-# POLL_INTERVAL_ELSEWHERE. Add MIN_POLL_INTERVAL_PER_REPLY for each reply that is known to the
-# process.
+# POLL_INTERVAL_ELSEWHERE. With more than a hundred replies in a process, see
+# MIN_POLL_INTERVAL_PER_REPLY.
 MAX_CANCEL_DELAY = POLL_INTERVAL + MAX_COMMIT_INTERVAL
 
 
@@ -482,7 +483,9 @@ class KeeperThread:
             time.sleep(FAILURE_PAUSE)
 
     def _make_rounds(self, outage: "Outage") -> None:
-        limit_time(CONNECT_TIMEOUT)
+        # This limits a new connection. An idle one is had at once, and is either broken, or answers
+        # as soon as the server does.
+        limit_time(RECONNECT_TIMEOUT)
         with db.connection_context():
             limit_time()
             self._keeper.begin()

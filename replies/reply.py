@@ -238,13 +238,15 @@ class Reply(Feed):
                 self._arrived += self._continuation.decide()
             self._outcome, content = {}, self.so_far()
         self._change_thinking(self.thinking.end_phase, self._clock())
+        # No text has come since a person continued it. (If a process continued it by itself, base
+        # is 0, and it may end without more text.)
         is_as_before = 0 < self.draft.turn.base == len(content)
         no_progress = is_as_before and outcome["status"] != IN_PROGRESS
         if no_progress and outcome["status"] != INTERRUPTED:
             self.failure = _failure_of(outcome)
             self.draft.is_refused = outcome["error_status"] == 400
         if no_progress or (outcome["status"] == FAILED and 0 < len(content) == self.start):
-            outcome = self.draft.fallback()  # no new text has come
+            outcome = self.draft.fallback()
         outcome = outcome | {"search_text": normalize(content)}
         self.goes_on_elsewhere |= outcome["status"] == IN_PROGRESS
         is_kept = outcome["status"] == IN_PROGRESS and self.exchange.stream_id is not None

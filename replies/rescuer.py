@@ -39,14 +39,15 @@ UNCONFIRMED_TIMEOUT = 600
 # If the reply was handed over, or its process died on the same machine. A container that is started
 # again, or a machine, is another one: see `processes.machine`.
 TAKEOVER_DELAY = CHECK_INTERVAL + TAKEOVER_TIME
-# The same if all other processes are idle, so the reply began less than IDLE_INTERVAL ago:
+# The same if all other processes are idle, so the reply began less than IDLE_INTERVAL ago. A reader
+# that follows it at one of them wakes that process; then it is TAKEOVER_DELAY.
 TAKEOVER_DELAY_IDLE = IDLE_INTERVAL + TAKEOVER_TIME
 # If its process died on another host, was cut off from the database, or was paused:
 TAKEOVER_DELAY_ELSEWHERE = LEASE // SECOND + CHECKS_UNTIL_DEAD * CHECK_INTERVAL + TAKEOVER_TIME
 # The same at the earliest. The first and the last of CHECKS_UNTIL_DEAD checks are only
-# CHECKS_UNTIL_DEAD - 1 intervals apart, and the lease may have been renewed up to one interval
-# before the process died.
-MIN_TAKEOVER_DELAY_ELSEWHERE = LEASE // SECOND + (CHECKS_UNTIL_DEAD - 2) * CHECK_INTERVAL
+# CHECKS_UNTIL_DEAD - 1 intervals apart, and the lease may be two intervals old when the process
+# dies, since a reply younger than one interval is not renewed.
+MIN_TAKEOVER_DELAY_ELSEWHERE = LEASE // SECOND + (CHECKS_UNTIL_DEAD - 3) * CHECK_INTERVAL
 # Seconds until a reply for which no process has room ends.
 GIVE_UP_DELAY = TAKEOVER_DELAY_ELSEWHERE + EXTRA_CHECKS * CHECK_INTERVAL
 

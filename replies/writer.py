@@ -279,6 +279,7 @@ class Writer:
         reply.on_call_broken()
         self._end_stream()
         while reply.draft.turn.restarts < self._continue_limit:
+            # Each restart waits equally long: the provider had begun to answer.
             if not pause(reply.exchange, error, RETRY_PAUSES[0]):
                 return False
             try:

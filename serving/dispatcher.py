@@ -31,8 +31,8 @@ from serving.refusals import refusal
 from serving.thread_pool import STALL_CHECK_INTERVAL, ThreadPool
 
 FIRST_BYTE_TIMEOUT = 10  # seconds until the first byte of a new connection
-# Seconds that may pass between two bytes of a request that the client sends, or of an answer that
-# it reads.
+# Seconds that may pass between two bytes of a request that arrive, or of an answer that the
+# client's socket takes.
 IDLE_TIMEOUT = 30
 REQUEST_TIMEOUT = 60  # seconds until the last byte of a request
 LINGER_TIMEOUT = 30  # seconds until a lingering connection is closed, whatever it still sends

@@ -14,13 +14,11 @@ from api import errors
 from serving.dispatcher import Dispatcher
 
 REQUEST_GRACE = 2  # seconds that clients have to finish their requests once the worker stops
-# The last seconds of gunicorn's graceful_timeout are reserved for handing over replies. Then
-# gunicorn's master sends SIGKILL.
-HANDOVER_RESERVE = 5
-# Seconds after the grace period until the worker exits, whether everything has ended or not. So all
-# streams have ended by then, and the replies are handed over: that takes HANDOVER_TIMEOUT seconds
-# of `replies` at most, which is less.
+# After GRACE, in this order, in seconds: HANDOVER_TIMEOUT of `replies`, in which replies are handed
+# over and streams end; EXIT_AFTER, when the worker exits, whether everything has ended or not; and
+# HANDOVER_RESERVE, when gunicorn's master sends SIGKILL (`graceful_timeout` in gunicorn.conf.py).
 EXIT_AFTER = 4
+HANDOVER_RESERVE = 5
 
 
 class Worker(base.Worker):

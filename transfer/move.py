@@ -117,7 +117,8 @@ def undo(source: Pool) -> bool:
 
 
 def _check_unused(source: Pool, target: Pool | None = None) -> None:
-    """Raises NotMoved if a process has one of these open. This process must have closed them."""
+    """Raises NotMoved if a process has one of these open, as the keeper of each server process
+    always has. This process must have closed them."""
     if _stays_in_use(source):
         raise NotMoved(IN_USE.format("The database"))
     if target is not None and _stays_in_use(target):

@@ -1,5 +1,8 @@
-"""Write an imported or forked session in short transactions, invisible until it is complete. If the
-process dies before that, the next sweep deletes what it has written (`maintenance/deletion.py`)."""
+"""Write an imported or forked session in short transactions, invisible until it is complete.
+
+If the process dies before that, a sweep deletes what it has written; `maintenance/sweeper.py` says
+when.
+"""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator

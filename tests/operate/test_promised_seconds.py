@@ -59,7 +59,7 @@ STREAMS, OPERATING = "docs/streams.md", "docs/operating.md"
         ),
         (
             OPERATING,
-            "its replies to others after 25 to {} seconds",
+            "its replies to others after 24 to {} seconds",
             rescuer.TAKEOVER_DELAY_ELSEWHERE,
         ),
         (OPERATING, "wait longer than `GRACE` plus {} seconds", worker.HANDOVER_RESERVE),
