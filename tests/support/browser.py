@@ -113,8 +113,9 @@ class Page:
         return self.texts("#list strong")
 
     def scroll_to_more(self):
-        """Scroll to the end of the list of chats, so that the page loads more."""
-        self.driver.execute_script("document.querySelector('#list > button').scrollIntoView()")
+        """Scroll to the end of the list of chats, so that the page loads more, unless it has loaded
+        all of them already: near the end it does so by itself."""
+        self.driver.execute_script("document.querySelector('#list > button')?.scrollIntoView()")
 
     @property
     def focused(self):
