@@ -51,8 +51,8 @@ worker_connections, why_so_few = limits.fit(_settings["WEB_CONNECTIONS"])
 threads = worker_connections // 4
 preload_app = True  # settings are checked, tables and keys made, once instead of per worker
 keepalive = 15  # seconds; a page that polls more often never meets a connection being closed
-# The worker keeps the last five seconds for handing over replies. Whatever sends SIGTERM (systemd,
-# Docker) must wait at least this long before SIGKILL.
+# The worker needs the last five seconds to hand over replies and to exit (`serving/worker.py`).
+# Whatever sends SIGTERM (systemd, Docker) must wait at least this long before SIGKILL.
 graceful_timeout = _settings["GRACE"] + 5
 # gunicorn makes a file here for each worker's heartbeat. Its default, the folder for temporary
 # files, may be removed by a clean-up; then the master would fail when it replaces a worker.

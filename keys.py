@@ -25,7 +25,8 @@ from wire import SingleFlight
 
 KEYS_TIMEOUT, KEYS_TTL = 10, 300  # seconds
 # Seconds until an identity provider that has failed is asked again in the background. A token with
-# an unknown `kid` asks it at once, or after the cooldown of `published`.
+# an unknown `kid` asks it sooner: after the cooldown of `published`, or after as many seconds as
+# the failure took.
 FAILURE_TTL = 5
 # Seconds after the last fetch, for which keys are used if the provider cannot be reached.
 KEYS_LIFETIME = 24 * 3600
@@ -99,7 +100,7 @@ class PublishedKeys:
         self._logged = ""  # what the log says about the set that was fetched last
         self._place, self._file = wire.without_password(place), file
         # The keys may have been rotated: so an unknown `kid` fetches them again, but at most once a
-        # second.
+        # second, and after a failure not before as many seconds as it took.
         name = f"The keys {'of' if find_url else 'at'} {self._place}"
         self.published = SingleFlight(
             name, self._fetch, KEYS_TTL, FAILURE_TTL, cooldown=1, lifetime=lifetime

@@ -28,7 +28,7 @@ from providers.think_tags import ThinkTags
 from well_known import LLAMA_CPP, name_at, name_of
 
 # Seconds before the second and the third try of a call that has not brought a word, if the provider
-# names none.
+# names none. A reply that has a word waits for the first of these before it is started again.
 RETRY_PAUSES = (0.5, 1.0)
 RETRIES = len(RETRY_PAUSES)
 PAUSE_MAX = 20  # seconds

@@ -9,11 +9,12 @@ clients may follow it.
              feed ─► followers
 
 Each reply is written by a thread of its own. The keeper, one thread of each process, commits the
-new text of all its replies together, and only then shows it. All followers of a reply read its
-feed. If another process writes the reply, the keeper polls the database for it. The keepers of all
-processes take over replies whose processes have died or have handed them over (`rescuer`). Each
-reply has an `account` of the tokens that it has used and of those that the ledger has counted. A
-bug in one reply makes only that reply fail (`fault_isolation`).
+new text of all its replies together, and only then shows it (thoughts are shown before they are
+stored). All followers of a reply read its feed. If another process writes the reply, the keeper
+polls the database for it. The keepers of all processes take over replies whose processes have died
+or have handed them over (`rescuer`). Each reply has an `account` of the tokens that it has used and
+of those that the ledger has counted. A bug in one reply makes only that reply fail
+(`fault_isolation`).
 """
 
 import contextlib

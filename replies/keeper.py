@@ -1,4 +1,5 @@
-"""The keeper of a process: it alone stores the text that arrives here, and then tells followers.
+"""The keeper of a process: it alone stores the text that arrives here, and then shows it to
+followers. Thoughts are shown first and stored later.
 
 A round stores the new text of all replies, and polls for changes that other processes made to the
 replies that are known here. Once a second, it also renews leases and looks for orphans. `Keeper`
@@ -60,8 +61,8 @@ MAX_RENEWAL_DELAY = FAILURE_PAUSE + RECONNECT_TIMEOUT
 MAX_HANG_UP_DELAY = MAX_RENEWAL_DELAY + POLL_INTERVAL
 # Within this time after a reply was cancelled or deleted, its writer has hung up on the provider
 # and ended its streams there. Streams of the reply in other processes end within
-# POLL_INTERVAL_ELSEWHERE. With more than a hundred replies in a process, see
-# MIN_POLL_INTERVAL_PER_REPLY.
+# POLL_INTERVAL_ELSEWHERE, or later if the keeper gathers text just then, by MAX_COMMIT_INTERVAL at
+# most. With many replies in a process, see MIN_POLL_INTERVAL_PER_REPLY.
 MAX_CANCEL_DELAY = POLL_INTERVAL + MAX_COMMIT_INTERVAL
 
 

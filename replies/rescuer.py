@@ -61,9 +61,8 @@ class Due(NamedTuple):
 
 class Orphans:
     """Counts the checks that have found each orphan, and decides what is due. It is pure: it
-    neither queries the database nor reads a clock. For example, with a limit of 3, a reply with a
-    lapsed lease is due to be taken over at the seventh check; if no process has room, it ends at
-    the ninth."""
+    neither queries the database nor reads a clock. For example, a reply with a lapsed lease is due
+    to be taken over at the seventh check; if no process has room, it ends at the ninth."""
 
     def __init__(self, continue_limit: int) -> None:
         self._continue_limit = continue_limit

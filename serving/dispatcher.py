@@ -26,7 +26,7 @@ from limits import SMALL, Overloaded
 from logs import log
 from serving.connection import ClientConnection, NeedMoreData
 from serving.listeners import Listeners
-from serving.loop import CHECK_INTERVAL, ENDLESS, TICK, Callback, Loop
+from serving.loop import ENDLESS, TICK, TIMEOUT_CHECK_INTERVAL, Callback, Loop
 from serving.refusals import refusal
 from serving.thread_pool import STALL_CHECK_INTERVAL, ThreadPool
 
@@ -44,7 +44,7 @@ STREAMS_INTERVAL = 1  # seconds between two rounds of all event streams
 # Seconds after which a client that reads nothing is disconnected, at the latest: its socket has
 # taken no byte. The same happens to one that reads too slowly, such as a byte a second, once the
 # buffers on the way are full: TCP asks for more only after the client has freed some kilobytes.
-DISCONNECT_AFTER = IDLE_TIMEOUT + CHECK_INTERVAL + TICK
+DISCONNECT_AFTER = IDLE_TIMEOUT + TIMEOUT_CHECK_INTERVAL + TICK
 
 
 class Dispatcher:

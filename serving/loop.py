@@ -22,7 +22,7 @@ from serving.connection import ClientConnection
 
 TICK = 0.5  # seconds that a turn of the loop takes at most if nothing happens
 TIME_SLICE = 0.02  # seconds of callbacks before the sockets are polled again
-CHECK_INTERVAL = 1  # seconds between two checks for timeouts
+TIMEOUT_CHECK_INTERVAL = 1  # seconds
 CROWDED_INTERVAL = 0.1  # seconds between two checks while too many connections wait
 MIN_WAIT = 0.5  # seconds for which a client may wait before it is dropped because too many wait
 ENDLESS = float("inf")
@@ -198,7 +198,7 @@ class Loop:
 
     def _check_waits(self) -> None:
         now = time.monotonic()
-        self._next_check = now + CHECK_INTERVAL
+        self._next_check = now + TIMEOUT_CHECK_INTERVAL
         # This process may have been suspended: what arrived meanwhile arrived in time.
         for key, _ in self._selector.select(0):
             key.data()

@@ -69,7 +69,8 @@ class Digest:
 def move(source: Pool, target: Pool) -> dict[str, int]:
     """Copy everything from the source into the target, to which all models must be bound, and mark
     the source as moved. Returns how many rows each table has. Raises NotMoved: then the target is
-    unchanged, and the source is marked only if it was before."""
+    unchanged, and the source is marked only if it was before; but if the message is PERHAPS, the
+    commit of the copy may have succeeded, and the source stays marked as being moved."""
     limit_time(STEP_TIMEOUT)
     _check_unused(source, target)
     found = _mark_of(source)
