@@ -4,8 +4,10 @@ Both are set once, when a thread begins a request or a step of its own. Any wait
 `remaining` for its timeout.
 """
 
+import contextlib
 import threading
 import time
+from collections.abc import Iterator
 
 WAIT = 9  # seconds for all waits of a request together
 CANCELLING = 0.5  # seconds more, in which PostgreSQL is told that nobody waits any more
@@ -30,6 +32,18 @@ def limit_time(seconds: float = WAIT) -> None:
     """From now on, this thread may wait for the database so long in all; after that, a wait raises
     Unavailable."""
     _thread.deadline = time.monotonic() + seconds
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Within this block, the thread may wait so long at most. What it may wait after the block is
+    unchanged."""
+    before = getattr(_thread, "deadline", threading.TIMEOUT_MAX)
+    _thread.deadline = min(before, time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _thread.deadline = before
 
 
 def remaining() -> float:

@@ -1,5 +1,6 @@
 """Opening the database of the settings, and bringing it to this release."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -12,11 +13,12 @@ from typing import Any
 from peewee import BigIntegerField, IntegerField, TextField
 
 from database.connection import Pool, db
+from database.deadline import time_limit
 from database.failures import DRIVER_ERRORS, Unavailable, reason, sqlstate_of
 from database.sqlite import SQLite
 from settings import SettingError, command, ensure_folder, home, whose
 
-MIGRATION_TIMEOUT = 45  # seconds that a migration waits for its locks
+MIGRATION_TIMEOUT = 45  # seconds that a start waits for the locks that it needs
 RETRY_INTERVAL = 0.5  # seconds between two tries, for the statements that queued after the last one
 # PostgreSQL's SQLSTATEs: lock_not_available, deadlock_detected.
 IN_USE = ("55P03", "40P01")
@@ -113,7 +115,9 @@ def _migrate(migrations: Sequence[Callable[[], None]], may_be_moved: bool) -> No
 def _try_to_migrate(migrations: Sequence[Callable[[], None]], may_be_moved: bool) -> None:
     """Apply the missing migrations, once even if several processes start together. Raises
     SettingError if that is impossible."""
-    with db.connection_context(), db.write():
+    with db.connection_context(), contextlib.ExitStack() as transaction:
+        with time_limit(MIGRATION_TIMEOUT):  # a migration itself may take longer
+            transaction.enter_context(db.write())
         _check_encoding()
         db.lock("parley migrations")
         db.create_tables([SchemaVersion])

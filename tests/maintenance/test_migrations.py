@@ -19,6 +19,7 @@ from maintenance.migrations import MIGRATIONS
 from product import ROOT
 from raw_tables import tables_of
 from releases import SECOND, Release100, ids, now
+from trouble import locked
 
 CREATE_APP = [sys.executable, "-c", "import app; app.create_app()"]
 
@@ -418,3 +419,15 @@ def test_a_migration_that_never_gets_its_lock_says_so_in_one_line(settings, old_
     assert error.startswith("DATABASE_URL: ") and error.count("\n") == 1
     assert "pg_dump" in error
     assert old_tables.rows("SELECT migrations FROM release") == [(1,)]
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+def test_a_start_while_another_program_writes_for_ever_says_so_in_one_line(settings):
+    assert migrating(settings).communicate(timeout=30)[1] == ""
+    with locked(settings["DATABASE_URL"]):
+        process = migrating(
+            settings, "import database.opening", "database.opening.MIGRATION_TIMEOUT = 1"
+        )
+        error = process.communicate(timeout=30)[1]
+    advice = "DATABASE_URL: another program writes this file, and does not end\n"
+    assert (error, process.returncode) == (advice, 1)
