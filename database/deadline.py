@@ -1,7 +1,7 @@
 """How long a thread may wait for the database, and whether it serves a request that only reads.
 
-Both are set once, when a thread begins a request or a step of its own. Any wait below that asks
-`remaining` for its timeout.
+Both are set once, when a thread begins a request or a step of its own; only `shorter_deadline`
+changes one for a moment. Any wait below that asks `remaining` for its timeout.
 """
 
 import contextlib
@@ -35,9 +35,9 @@ def limit_time(seconds: float = WAIT) -> None:
 
 
 @contextlib.contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Within this block, the thread may wait so long at most. What it may wait after the block is
-    unchanged."""
+def shorter_deadline(seconds: float) -> Iterator[None]:
+    """Within this block, the thread may wait for so many seconds at most. After it, the deadline is
+    again what it was before."""
     before = getattr(_thread, "deadline", threading.TIMEOUT_MAX)
     _thread.deadline = min(before, time.monotonic() + seconds)
     try:

@@ -13,7 +13,7 @@ from typing import Any
 from peewee import BigIntegerField, IntegerField, TextField
 
 from database.connection import Pool, db
-from database.deadline import time_limit
+from database.deadline import shorter_deadline
 from database.failures import DRIVER_ERRORS, Unavailable, reason, sqlstate_of
 from database.sqlite import SQLite
 from settings import SettingError, command, ensure_folder, home, whose
@@ -116,7 +116,7 @@ def _try_to_migrate(migrations: Sequence[Callable[[], None]], may_be_moved: bool
     """Apply the missing migrations, once even if several processes start together. Raises
     SettingError if that is impossible."""
     with db.connection_context(), contextlib.ExitStack() as transaction:
-        with time_limit(MIGRATION_TIMEOUT):  # a migration itself may take longer
+        with shorter_deadline(MIGRATION_TIMEOUT):  # a migration itself may take longer
             transaction.enter_context(db.write())
         _check_encoding()
         db.lock("parley migrations")
