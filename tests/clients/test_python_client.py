@@ -182,6 +182,7 @@ def test_a_new_session_has_a_model_a_system_prompt_and_options(parley):
     assert session["options"]["temperature"] == 0.5
     with pytest.raises(TypeError, match="model: use change"):
         parley.send("Hi", answer.session, model="m-1")
+    assert answer.text == "The answer."  # else the call could take an answer of the next test
 
 
 def test_the_other_operations(parley, server, token, provider):

@@ -170,7 +170,7 @@ def test_ctrl_c_twice_leaves_a_reply(terminal, alice, provider):
     assert chat.process.wait(10) == 0
 
 
-def test_ctrl_c_leaves_while_a_reply_is_being_cancelled(terminal, proxy, provider):
+def test_ctrl_c_leaves_while_a_reply_is_being_cancelled(terminal, proxy, alice, provider):
     provider.script = [reply("Once upon ", threading.Event())]
     chat = terminal(url=proxy.url)
     chat.wait_for("> ")
@@ -182,6 +182,7 @@ def test_ctrl_c_leaves_while_a_reply_is_being_cancelled(terminal, proxy, provide
     chat.wait_for("Aborted!")
     assert chat.process.wait(10) == 1
     proxy.passes.set()
+    wait_until(lambda: alice.turns(first_session(alice))[1]["status"] == "interrupted")
 
 
 def test_ctrl_c_ends_one_question(command, alice, provider):
