@@ -80,7 +80,11 @@ class UnfitKey(ValueError):
 
 
 class PublishedKeys:
-    """The keys that an identity provider publishes (JWKS, RFC 7517), found by their `kid`."""
+    """The keys that an identity provider publishes (JWKS, RFC 7517), found by their `kid`.
+
+    While the provider does not answer, known keys are used for up to `lifetime` seconds after they
+    were fetched, and a token with an unknown `kid` cannot be checked. If a `kid` gets another key,
+    its new tokens are refused until the keys are fetched again, after KEYS_TTL seconds."""
 
     def __init__(
         self,

@@ -168,8 +168,9 @@ def _take_from_owner(session_id: uuid.UUID, *conditions: Expression) -> Taken:
     """Take a session from its owner.
 
     A reply in progress is counted as interrupted, and deleted at once, since its end would count it
-    again; its process adds the rest of its usage when it notices. With conditions, such as those of
-    retention, no reply is in progress."""
+    again; its process adds the rest of its usage when it notices. If that process counts as dead,
+    the rest is estimated here. With conditions, such as those of retention, no reply is in
+    progress."""
     owner = Session.select(Session.owner).where(Session.id == session_id).scalar()
     if owner:  # otherwise it was taken before
         # Before any rows of keys and sessions, in the same order as a claim with a key.

@@ -1,8 +1,8 @@
 """The sweeper: one thread of each process that deletes in the background.
 
 It deletes the sessions that requests of this process leave to it, as soon as none has come for a
-second, or after ten. Once an hour, it also runs the sweeps: what other processes have left, and
-what is too old.
+second, or after ten. When it starts, and then once an hour, it also runs the sweeps: what other
+processes have left, and what is too old.
 """
 
 import threading

@@ -268,7 +268,8 @@ class ReplyRequest:
         self, session_id: uuid.UUID | None, preview: str | None, now: int
     ) -> tuple[Session, int]:
         """Lock the session. Returns it, and the id of its last turn. Raises Refused if a reply is
-        in progress, Missing if there is no such session."""
+        in progress, Missing if there is no such session. Of two claims at once, the second waits
+        here until the first has committed, and then sees its reply."""
         session = Session.lock_owned(self.owner, session_id, preview, now)
         if session.last_turn is None:
             raise Missing

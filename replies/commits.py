@@ -288,6 +288,9 @@ def renew(fences: dict[int, int]) -> Callable[[], list[tuple[int]]]:
 def take_over(turn_id: int, lease: int, limit: int, fence: int) -> Draft | None:
     """Take a reply over with this fence. This is done if its lease has not changed, and if it will
     not have more than `limit` restarts. Taking over after a hand-over does not count as a restart.
+    Nobody knows whether the text is whole. So unless the model's server still has the answer, the
+    model is asked to continue the text; if nothing more comes, the reply is complete.
+
     Returns None if the reply cannot be taken over. After Unavailable, call this again with the same
     fence: the restart is counted only once."""
     restarts = int(lease != RELEASED)

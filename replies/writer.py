@@ -113,7 +113,8 @@ class Writer:
         """Yield the texts of the answer. If the conversation does not fit the model's window, only
         its newest half is sent, then the newest half of that, and so on, until what is left fits
         or is only the last turn. If the answer breaks off, the provider is asked to continue it, as
-        often as the limit allows."""
+        often as the limit allows. After one break more, the reply fails with the status of that
+        break, and keeps all its text."""
         reply = self.reply
         provider = self._provider = self._find_provider()
         prompt = reply.prompt = read_prompt(reply, self._first_message)
