@@ -141,6 +141,8 @@ class PublishedKeys:
         try:
             return self.published.get_newer(since, KEYS_TIMEOUT, lambda keys: kid in keys)
         except (wire.Fault, TimeoutError, *wire.NOT_UNDERSTOOD) as failure:
+            if kid in (stored := self.published.at_hand() or {}):
+                return stored
             unavailable = ServiceUnavailable(
                 "The identity provider does not answer. Ask again later.", retry_after=5
             )
@@ -151,6 +153,7 @@ class PublishedKeys:
     def _fetch(self) -> dict:
         """The (algorithm, key) pairs by `kid`, which several keys may share. An unfit key does not
         affect the others."""
+        self._load_stored()  # another process may have fetched newer ones since
         call = wire.Call(KEYS_TIMEOUT)  # its time includes that of `_find_url`
         if (url := self._find_url()) != self._wire.base_url:
             self._wire = wire.HTTPClient(url)

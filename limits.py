@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from werkzeug.exceptions import ServiceUnavailable
 
 LEAST_CONNECTIONS = 16
-# Per process. A gunicorn worker sets the first four by the number of its connections or threads.
+# Per process. A gunicorn worker sets the first four, and STRANGERS, by its connections and threads.
 REPLIES = 400  # in progress; each has a thread, a connection to a provider, and some 100 kB
 STREAMS = 400  # event streams of replies
 IN_LINE = 300  # requests of one user that queue for others of the same user

@@ -50,7 +50,9 @@ class Status(enum.StrEnum):
     IN_PROGRESS = "in_progress"  # a process is writing it, or will: it has a lease and a fence
     COMPLETE = "complete"  # the model ended it, or reached the maximum length
     FAILED = "failed"  # its error says why
-    INTERRUPTED = "interrupted"  # a cancel, a deletion or the end of a process stopped it
+    # A cancel, a deletion or the end of a process stopped it. After the end of a process, it is
+    # this even if the model that was to continue it failed, unless some text came first.
+    INTERRUPTED = "interrupted"
 
 
 IN_PROGRESS, COMPLETE, FAILED, INTERRUPTED = Status

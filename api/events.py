@@ -232,8 +232,8 @@ def _thinking_data(now: Thoughts, start: int) -> bytes:
 
 
 def _ending(feed: Feed, turn_seen: bool, for_operator: bool) -> bytes:
-    """The last frames. There are none if this process stops before the reply ends, or the reply was
-    undone: then the client reconnects and resumes."""
+    """The last frames. There are none if this process stops before the reply ends or has lost it to
+    another one, or if the reply was undone: then the client reconnects and resumes."""
     turn, end = feed.turn, f"{len(feed.text)}-end"
     if feed.state in ("detached", "undone"):
         return b""

@@ -122,8 +122,9 @@ class Feed:
 
     @contextlib.contextmanager
     def streaming(self) -> Iterator[None]:
-        """Reserve memory for the text while a stream is sent. All streams of this feed share it.
-        Raises Overloaded if there is no room."""
+        """Reserve memory for the text, as long as it is now, while a stream is sent. All streams of
+        this feed share it. Nothing is reserved if this process writes the reply. Raises Overloaded
+        if there is no room."""
         with self._news:
             error = self.turn.error_message if self.turn else None
             size = memory_of([self.text, error])

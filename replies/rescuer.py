@@ -36,8 +36,9 @@ UNCONFIRMED_TIMEOUT = 600
 
 # Seconds until another process takes a reply over, at the latest; each is a sum of the above. They
 # hold if the database answers, there is room, and one check is enough for all orphans.
-# If the reply was handed over, or its process died on the same machine. A container that is started
-# again, or a machine, is another one: see `processes.machine`.
+# If the reply was handed over, or its process died on the same machine: after the death of the only
+# one, counted from the start of the next. A container that is started again, or a machine, is
+# another one: see `processes.machine`.
 TAKEOVER_DELAY = CHECK_INTERVAL + TAKEOVER_TIME
 # The same if all other processes are idle, so the reply began less than IDLE_INTERVAL ago. A reader
 # that follows it at one of them wakes that process; then it is TAKEOVER_DELAY.

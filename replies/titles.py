@@ -118,7 +118,7 @@ def _cut(line: str) -> str:
 def ask_for_title(reply: Reply, provider: Provider, model: str, message: str, call: Call) -> None:
     """Ask a model for a title of a session that begins with this message, and set the title unless
     it was changed meanwhile. `reply` is the session's first reply; its followers are told. The
-    tokens are counted even if the call is hung up."""
+    tokens are counted even if the call is hung up, but not if the database does not answer then."""
     session = reply.session
     exchange = Exchange(call, session.owner)
     draft = Draft.of(Turn(id=reply.id, session=session, model=model, content=""))

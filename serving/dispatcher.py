@@ -95,8 +95,8 @@ class Dispatcher:
                 self.loop.call(self._send_news, connection)
 
     def stop(self) -> None:
-        """Accept the clients that have connected already, and close the listeners, so that the
-        system refuses all others immediately."""
+        """Accept the clients that have connected already, and close our listeners. The system
+        refuses all others once the master and the other processes have closed their copies."""
         self._stopping = True
         self._listeners.close()
 

@@ -16,7 +16,8 @@ from serving.dispatcher import Dispatcher
 REQUEST_GRACE = 2  # seconds that clients have to finish their requests once the worker stops
 # After GRACE, in this order, in seconds: HANDOVER_TIMEOUT of `replies`, in which replies are handed
 # over and streams end; EXIT_AFTER, when the worker exits, whether everything has ended or not; and
-# HANDOVER_RESERVE, when gunicorn's master sends SIGKILL (`graceful_timeout` in gunicorn.conf.py).
+# HANDOVER_RESERVE, when gunicorn's master, if it stops too, sends SIGKILL (`graceful_timeout` in
+# gunicorn.conf.py).
 EXIT_AFTER = 4
 HANDOVER_RESERVE = 5
 

@@ -3,7 +3,7 @@ limits.
 
 Tokens that no provider has counted are estimated, one for four bytes, and counted apart. Whenever
 tokens are written into a turn's row, the same transaction adds them here. So each is counted once,
-whichever process writes the turn, and none is lost with a process.
+whichever process writes the turn, and none that is stored is lost with a process.
 """
 
 import datetime

@@ -380,6 +380,18 @@ def test_a_worker_that_begins_while_the_identity_provider_is_away_has_its_keys(
 CLOSE = {"Connection": "close"}
 
 
+def test_if_one_process_has_the_new_keys_all_have_them(identity, tmp_path):
+    new = ed25519.Ed25519PrivateKey.generate()
+    identity.models = jwks(jwk(ED25519.public_key(), "1"), **CLOSE)
+    file = str(tmp_path / "published_keys.json")
+    first, second = (PublishedKeys(identity.url, file=file) for _ in range(2))
+    assert first.keys_for(of_kid("1")) and second.keys_for(of_kid("1"))
+    identity.models = jwks(jwk(new.public_key(), "2"), **CLOSE)
+    assert first.keys_for(of_kid("2", new))
+    identity.models = status(500, {}, **CLOSE)
+    assert second.keys_for(of_kid("2", new))
+
+
 NO_SETS = {
     "nothing": raw(),
     "an error": status(500, {}, **CLOSE),

@@ -47,7 +47,7 @@ class SingleFlight:
 
     def remember(self, value: Any, age: float) -> None:
         """Use a value that another process fetched `age` seconds ago, until there is a newer one.
-        Call this before any other method."""
+        Call this before any other method, or within `fetch`."""
         self._value, self._expires_at = value, time.monotonic() + self._lifetime - age
 
     def begin(self, wanting: bool = False) -> None:
